@@ -1,0 +1,88 @@
+-- Days of history. A partition is built on its own, with its CHECK, and then attached: neither step
+-- takes a lock that a finishing task or a reader would have to wait for.
+
+create or replace function pgqueue._partition_name(p_table text, p_day date) returns text
+language sql immutable parallel safe
+as $$ select p_table || '_' || to_char(p_day, 'YYYYMMDD') $$;
+
+comment on function pgqueue._partition_name(text, date) is 'The name of one day of a partitioned table.';
+
+create or replace function pgqueue._make_partition(p_table text, p_column text, p_day date) returns boolean
+language plpgsql
+as $$
+declare
+    v_name text := pgqueue._partition_name(p_table, p_day);
+    v_from text := quote_literal(p_day || ' 00:00:00+00');
+    v_to text := quote_literal((p_day + 1) || ' 00:00:00+00');
+begin
+    if to_regclass('pgqueue.' || v_name) is not null then
+        return false;
+    end if;
+    execute format('create table pgqueue.%I (like pgqueue.%I including all)', v_name, p_table);
+    execute format(
+        'alter table pgqueue.%I add constraint %I check (%I is not null and %I >= %s and %I < %s)',
+        v_name, v_name || '_day', p_column, p_column, v_from, p_column, v_to
+    );
+    execute format('alter table pgqueue.%I attach partition pgqueue.%I for values from (%s) to (%s)', p_table, v_name, v_from, v_to);
+    execute format('alter table pgqueue.%I drop constraint %I', v_name, v_name || '_day');
+    return true;
+end $$;
+
+comment on function pgqueue._make_partition(text, text, date) is 'Makes one day of a partitioned table; false if it is there already.';
+
+-- One maker at a time, by a lock that only makers take; lock_timeout bounds what it may wait for.
+create or replace function pgqueue._make_partitions(p_days_ahead int default 14) returns int
+language plpgsql security definer set search_path = '' set lock_timeout = '200ms'
+as $$
+declare
+    v_today date := (pgqueue._now() at time zone 'UTC')::date;
+    v_made int := 0;
+    v_day date;
+begin
+    perform pg_advisory_xact_lock(hashtextextended('pgqueue.partitions', 0));
+    for v_day in select v_today + n from generate_series(0, p_days_ahead) as n loop
+        v_made := v_made
+            + pgqueue._make_partition('finished_tasks', 'finished_at', v_day)::int
+            + pgqueue._make_partition('executions', 'finished_at', v_day)::int
+            + pgqueue._make_partition('task_logs', 'logged_at', v_day)::int;
+    end loop;
+    return v_made;
+end $$;
+
+comment on function pgqueue._make_partitions(int) is 'Makes the days of history from today on; returns how many tables were made.';
+
+-- Called by whatever writes history: one catalog look-up when the day is there, which is always
+-- unless maintenance has not run for two weeks.
+create or replace function pgqueue._need_partition(p_at timestamptz) returns void
+language plpgsql
+as $$
+begin
+    if to_regclass('pgqueue.task_logs_' || to_char(p_at at time zone 'UTC', 'YYYYMMDD')) is null then
+        perform pgqueue._make_partitions(1);
+    end if;
+end $$;
+
+comment on function pgqueue._need_partition(timestamptz) is 'Makes the partitions of a moment if they are missing.';
+
+-- The days that can go, oldest first. Detaching concurrently cannot run inside a function, so
+-- maintenance runs the statements that this returns, each by itself under a short lock_timeout.
+create or replace function pgqueue._partitions_before(p_before timestamptz)
+returns table (partition_name text, parent_name text, is_attached boolean, is_detaching boolean)
+language sql stable
+as $$
+    select
+        c.relname::text,
+        p.parent,
+        i.inhrelid is not null,
+        coalesce(i.inhdetachpending, false)
+    from pg_catalog.pg_class c
+    join unnest(array['executions', 'task_logs', 'finished_tasks']) with ordinality as p (parent, nr)
+        on c.relname ~ ('^' || p.parent || '_[0-9]{8}$')
+    left join pg_catalog.pg_inherits i on i.inhrelid = c.oid
+    where c.relnamespace = 'pgqueue'::regnamespace
+    and c.relkind = 'r'
+    and to_date(right(c.relname, 8), 'YYYYMMDD') + 1 <= (p_before at time zone 'UTC')::date
+    order by right(c.relname, 8), p.nr
+$$;
+
+comment on function pgqueue._partitions_before(timestamptz) is 'Days of history that ended before a moment, with how far their removal has come.';

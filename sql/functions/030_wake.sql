@@ -1,0 +1,104 @@
+-- Speak only when nobody looks. PostgreSQL commits transactions that notify one at a time, so a
+-- notification is sent only if some worker sleeps on this queue and none is awake there.
+
+-- Looks at who waits with a snapshot taken after the caller's transaction has its id (VOLATILE: each
+-- statement in it takes a new one). Under REPEATABLE READ the snapshot may be older than the sleeper's
+-- row: there it always notifies.
+create or replace function pgqueue._wake(p_queue_name text) returns void
+language plpgsql volatile
+as $$
+begin
+    if (
+        select bool_and(not w.attending)
+        from pgqueue.waits w
+        join pgqueue.workers k on k.id = w.worker_id
+        where w.queue_name = p_queue_name
+        and k.lost_at is null
+        and k.heartbeat_at + k.lease > pgqueue._now()
+    )
+    or current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
+        perform pgqueue._notify('pgqueue_wake', p_queue_name);
+    end if;
+end $$;
+
+comment on function pgqueue._wake(text) is 'Tells sleeping workers that a queue has something to do.';
+
+-- A notification is a hint. It stays unsaid where the caller silenced it (PREPARE TRANSACTION refuses
+-- after one) and while PostgreSQL's own notification queue is half full, because a full one fails the commit.
+create or replace function pgqueue._notify(p_channel text, p_payload text) returns void
+language plpgsql volatile
+as $$
+begin
+    if coalesce(current_setting('pgqueue.notify', true), '') <> 'off' and pg_notification_queue_usage() < 0.5 then
+        perform pg_notify(p_channel, p_payload);
+    end if;
+end $$;
+
+comment on function pgqueue._notify(text, text) is 'pg_notify, unless silenced or in danger of filling the notification queue.';
+
+-- A worker says that it has free slots in a queue: attending (it looks by itself), waiting (it sleeps),
+-- or null (it has none, or stops).
+create or replace function pgqueue.set_wait(p_worker_id bigint, p_queue_name text, p_attending boolean) returns void
+language plpgsql volatile security definer set search_path = ''
+as $$
+begin
+    if p_attending is null then
+        delete from pgqueue.waits w where w.queue_name = p_queue_name and w.worker_id = p_worker_id;
+    else
+        insert into pgqueue.waits as w (queue_name, worker_id, attending)
+        values (p_queue_name, p_worker_id, p_attending)
+        on conflict (queue_name, worker_id) do update set attending = excluded.attending
+        where w.attending <> excluded.attending;
+    end if;
+end $$;
+
+comment on function pgqueue.set_wait(bigint, text, boolean) is 'A worker attends a queue (true), sleeps on it (false) or has no free slot (null).';
+
+-- One who attended and filled up hands over: whoever sleeps must look for itself. To be called in a
+-- transaction after the one that took the row away.
+create or replace function pgqueue.hand_over(p_queue_name text) returns void
+language plpgsql volatile security definer set search_path = ''
+as $$
+begin
+    perform pgqueue._wake(p_queue_name);
+end $$;
+
+comment on function pgqueue.hand_over(text) is 'Wakes the sleepers of a queue after its attendant has filled up.';
+
+-- The fence of a sleeper, taken in a new transaction after its row is committed: once every transaction
+-- with a lower id has ended, whoever might have looked before that row was there has committed or gone.
+create or replace function pgqueue.fence() returns text
+language sql volatile
+as $$ select pg_current_xact_id()::text $$;
+
+comment on function pgqueue.fence() is 'A transaction id that every earlier submitter is below.';
+
+-- Has everybody below the fence ended, and when is the next task due that is not due yet?
+create or replace function pgqueue.idle(p_queue_name text, p_fence text)
+returns table (is_clear boolean, due_in double precision)
+language plpgsql volatile security definer
+set search_path = '' set enable_seqscan = off set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_now timestamptz := pgqueue._now();
+begin
+    return query
+    select
+        pg_snapshot_xmin(pg_current_snapshot()) >= p_fence::xid8,
+        extract(epoch from (
+            select min(d.run_at)
+            from (select distinct l.rank from pgqueue.lanes l where l.queue_name = p_queue_name) lane
+            cross join lateral (
+                select t.run_at
+                from pgqueue.tasks t
+                where t.queue_name = p_queue_name
+                and t.rank = lane.rank
+                and t.waits_for = 0
+                and t.run_at > v_now
+                order by t.run_at
+                limit 1
+            ) d
+        ) - v_now)::double precision;
+end $$;
+
+comment on function pgqueue.idle(text, text) is 'Whether a fence is clear, and seconds until the next task of a queue falls due.';

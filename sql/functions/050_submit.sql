@@ -1,0 +1,365 @@
+-- A task comes in. A plain insert, submit() and submit_many() end in the same place: the row, its lane,
+-- and a word to whoever sleeps.
+
+-- Looks first and does nothing in the common case: the queue is there, the lane is there, nobody sleeps.
+create or replace function pgqueue._task_inserted() returns trigger
+language plpgsql security definer set search_path = ''
+as $$
+declare
+    v_capacity int;
+    v_has_lane boolean;
+begin
+    select q.capacity, exists (select from pgqueue.lanes l where l.queue_name = q.name and l.rank = new.rank)
+    into v_capacity, v_has_lane
+    from pgqueue.queues q
+    where q.name = new.queue_name;
+    if not found then
+        perform pgqueue._queue_not_found(new.queue_name);
+    end if;
+    if v_capacity is not null then
+        perform pgqueue._check_capacity(new.queue_name, v_capacity);
+    end if;
+    if not v_has_lane then
+        insert into pgqueue.lanes (queue_name, rank) values (new.queue_name, new.rank);
+    end if;
+    perform pgqueue._wake(new.queue_name);
+    return null;
+end $$;
+
+comment on function pgqueue._task_inserted() is 'Checks the queue and its capacity, notes the lane, wakes.';
+
+create or replace trigger tasks_inserted after insert on pgqueue.tasks
+for each row when (coalesce(current_setting('pgqueue.in_bulk', true), '') <> 'on')
+execute function pgqueue._task_inserted();
+
+create or replace function pgqueue._refuse_status() returns trigger
+language plpgsql
+as $$
+begin
+    raise exception using errcode = 'QU001',
+        message = format('a task cannot be inserted with status %L: it starts as pending', new.status),
+        detail = jsonb_build_object('status', new.status),
+        hint = 'Leave status out; use run_at to start it later.';
+end $$;
+
+comment on function pgqueue._refuse_status() is 'Raises QU001: an insert cannot set a status.';
+
+create or replace trigger tasks_insert_pending before insert on pgqueue.tasks
+for each row when (new.status <> 'pending')
+execute function pgqueue._refuse_status();
+
+create or replace function pgqueue._queue_not_found(p_queue_name text) returns void
+language plpgsql
+as $$
+begin
+    raise exception using errcode = 'QU101',
+        message = format('there is no queue %L', p_queue_name),
+        detail = jsonb_build_object('queue_name', p_queue_name),
+        hint = format('Create it: select pgqueue.create_queue(%L), or pgqueue queue create.', p_queue_name);
+end $$;
+
+comment on function pgqueue._queue_not_found(text) is 'Raises QU101.';
+
+-- Waiting tasks of a queue, counted on the lane index up to p_most; a longer queue has the figure that
+-- maintenance counted last.
+create or replace function pgqueue._count_waiting(p_queue_name text, p_most int default 10000) returns bigint
+language plpgsql stable
+set enable_seqscan = off
+as $$
+declare
+    v_count bigint;
+begin
+    select count(*) into v_count
+    from (
+        select
+        from pgqueue.tasks t
+        where t.queue_name = p_queue_name and t.status <> 'running'
+        limit p_most
+    ) waiting;
+    if v_count < p_most then
+        return v_count;
+    end if;
+    return greatest(v_count, (select c.waiting from pgqueue.queue_counts c where c.queue_name = p_queue_name));
+end $$;
+
+comment on function pgqueue._count_waiting(text, int) is 'How many tasks wait in a queue: exact up to p_most, then as maintenance counted last.';
+
+create or replace function pgqueue._check_capacity(p_queue_name text, p_capacity int, p_added int default 0) returns void
+language plpgsql
+as $$
+begin
+    if pgqueue._count_waiting(p_queue_name, least(p_capacity + 1, 10000)) + p_added > p_capacity then
+        raise exception using errcode = 'QU401',
+            message = format('queue %L is full: it holds at most %s waiting tasks', p_queue_name, p_capacity),
+            detail = jsonb_build_object('queue_name', p_queue_name, 'capacity', p_capacity),
+            hint = 'Submit again later, add workers, or raise the capacity of the queue.';
+    end if;
+end $$;
+
+comment on function pgqueue._check_capacity(text, int, int) is 'Raises QU401 where more tasks wait than the queue may hold. Soft: concurrent submits do not see each other.';
+
+-- A taken unique key returns the live task that has it. The loop ends: either the insert succeeds, or
+-- the holder of the key is seen, or it has just ended and the key is free.
+create or replace function pgqueue.submit_task(
+    p_task_type text,
+    p_payload jsonb default '{}',
+    p_queue_name text default 'default',
+    p_priority int default 5,
+    p_max_retries int default 3,
+    p_timeout int default null,
+    p_run_at timestamptz default null,
+    p_unique_key text default null,
+    p_user_id text default null,
+    p_project_id text default null,
+    p_metadata jsonb default null,
+    p_on_conflict text default 'return'
+) returns table (task_id bigint, created boolean, status text, attempt int, run_at timestamptz, created_at timestamptz)
+language plpgsql security definer set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := pgqueue._now();
+begin
+    perform pgqueue._check_submit(p_priority, p_on_conflict);
+    loop
+        insert into pgqueue.tasks as t (
+            task_type, payload, queue_name, priority, max_retries, timeout, run_at,
+            unique_key, user_id, project_id, metadata, created_at
+        )
+        values (
+            p_task_type, coalesce(p_payload, '{}'), coalesce(p_queue_name, 'default'), coalesce(p_priority, 5)::smallint,
+            coalesce(p_max_retries, 3), p_timeout, greatest(p_run_at, v_now),
+            p_unique_key, p_user_id, p_project_id, p_metadata, v_now
+        )
+        on conflict (task_type, unique_key) where unique_key is not null do nothing
+        returning t.id, true, t.status, t.attempt, t.run_at, t.created_at
+        into task_id, created, status, attempt, run_at, created_at;
+        exit when found;
+        select t.id, false, t.status, t.attempt, t.run_at, t.created_at
+        into task_id, created, status, attempt, run_at, created_at
+        from pgqueue._live_task(p_task_type, p_unique_key, p_payload, p_on_conflict) t;
+        exit when task_id is not null;
+    end loop;
+    return next;
+end $$;
+
+comment on function pgqueue.submit_task(text, jsonb, text, int, int, int, timestamptz, text, text, text, jsonb, text) is
+'Submits a task; where its unique key is taken, p_on_conflict returns the live task, raises QU202, or replaces the payload of a waiting one. A run_at in the past means now.';
+
+create or replace function pgqueue.submit_or_get(
+    p_task_type text,
+    p_payload jsonb default '{}',
+    p_queue_name text default 'default',
+    p_priority int default 5,
+    p_max_retries int default 3,
+    p_timeout int default null,
+    p_run_at timestamptz default null,
+    p_unique_key text default null,
+    p_user_id text default null,
+    p_project_id text default null,
+    p_metadata jsonb default null,
+    p_on_conflict text default 'return'
+) returns table (task_id bigint, created boolean)
+language plpgsql security definer set search_path = ''
+as $$
+begin
+    return query
+    select s.task_id, s.created
+    from pgqueue.submit_task(
+        p_task_type, p_payload, p_queue_name, p_priority, p_max_retries, p_timeout, p_run_at,
+        p_unique_key, p_user_id, p_project_id, p_metadata, p_on_conflict
+    ) s;
+end $$;
+
+comment on function pgqueue.submit_or_get(text, jsonb, text, int, int, int, timestamptz, text, text, text, jsonb, text) is
+'Submits a task; returns its id, or that of the live task with its unique key, and whether it is new.';
+
+create or replace function pgqueue.submit(
+    p_task_type text,
+    p_payload jsonb default '{}',
+    p_queue_name text default 'default',
+    p_priority int default 5,
+    p_max_retries int default 3,
+    p_timeout int default null,
+    p_run_at timestamptz default null,
+    p_unique_key text default null,
+    p_user_id text default null,
+    p_project_id text default null,
+    p_metadata jsonb default null,
+    p_on_conflict text default 'return'
+) returns bigint
+language plpgsql security definer set search_path = ''
+as $$
+begin
+    return (
+        select s.task_id
+        from pgqueue.submit_task(
+            p_task_type, p_payload, p_queue_name, p_priority, p_max_retries, p_timeout, p_run_at,
+            p_unique_key, p_user_id, p_project_id, p_metadata, p_on_conflict
+        ) s
+    );
+end $$;
+
+comment on function pgqueue.submit(text, jsonb, text, int, int, int, timestamptz, text, text, text, jsonb, text) is
+'Submits a task and returns its id, or the id of the live task that has its unique key.';
+
+create or replace function pgqueue._check_submit(p_priority int, p_on_conflict text) returns void
+language plpgsql immutable
+as $$
+begin
+    if p_priority not between -32768 and 32767 then
+        raise exception using errcode = 'QU001',
+            message = format('priority must be between -32768 and 32767, not %s', p_priority),
+            detail = jsonb_build_object('priority', p_priority),
+            hint = 'Usual priorities are 1 (low), 5 (normal), 10 (high) and 20 (urgent).';
+    end if;
+    if p_on_conflict is null or p_on_conflict not in ('return', 'raise', 'replace') then
+        raise exception using errcode = 'QU001',
+            message = format('on_conflict must be return, raise or replace, not %L', p_on_conflict),
+            detail = jsonb_build_object('on_conflict', p_on_conflict),
+            hint = 'It says what becomes of a submit whose unique key is taken.';
+    end if;
+end $$;
+
+comment on function pgqueue._check_submit(int, text) is 'Raises QU001 for a priority or conflict rule that does not exist.';
+
+create or replace function pgqueue._live_task(p_task_type text, p_unique_key text, p_payload jsonb, p_on_conflict text)
+returns setof pgqueue.tasks
+language plpgsql
+as $$
+declare
+    v_id bigint;
+begin
+    if p_on_conflict = 'replace' then
+        return query
+        update pgqueue.tasks t set payload = coalesce(p_payload, '{}')
+        where t.task_type = p_task_type and t.unique_key = p_unique_key and t.status <> 'running'
+        returning t.*;
+        if found then
+            return;
+        end if;
+    elsif p_on_conflict = 'raise' then
+        select t.id into v_id from pgqueue.tasks t where t.task_type = p_task_type and t.unique_key = p_unique_key;
+        if found then
+            perform pgqueue._duplicate_task(v_id, p_task_type, p_unique_key);
+        end if;
+    end if;
+    return query select t.* from pgqueue.tasks t where t.task_type = p_task_type and t.unique_key = p_unique_key;
+end $$;
+
+comment on function pgqueue._live_task(text, text, jsonb, text) is 'The live task with a unique key, dealt with as on_conflict says; none if it has just ended.';
+
+create or replace function pgqueue._duplicate_task(p_id bigint, p_task_type text, p_unique_key text) returns void
+language plpgsql
+as $$
+begin
+    raise exception using errcode = 'QU202',
+        message = format('task %s of type %L is live with the unique key %L', p_id, p_task_type, p_unique_key),
+        detail = jsonb_build_object('task_id', p_id, 'task_type', p_task_type, 'unique_key', p_unique_key),
+        hint = 'Wait until it ends, use another key, or submit with on_conflict => return or replace.';
+end $$;
+
+comment on function pgqueue._duplicate_task(bigint, text, text) is 'Raises QU202.';
+
+-- One statement for all: the lanes, queues and sleepers are looked at once for the call, not for each row.
+-- Where unique keys repeat, the first of the call wins and the others return it.
+create or replace function pgqueue.submit_many(p_tasks jsonb)
+returns table (position_no bigint, task_id bigint, created boolean)
+language plpgsql security definer set search_path = ''
+as $$
+declare
+    v_now timestamptz := pgqueue._now();
+    v_ids bigint[];
+    v_has_keys boolean := jsonb_path_exists(p_tasks, '$[*].unique_key ? (@ != null)');
+begin
+    if jsonb_typeof(p_tasks) is distinct from 'array' then
+        raise exception using errcode = 'QU001',
+            message = 'submit_many takes a JSON array of tasks',
+            detail = jsonb_build_object('type', jsonb_typeof(p_tasks)),
+            hint = 'For instance select * from pgqueue.submit_many(''[{"task_type": "report"}]'').';
+    end if;
+    if v_has_keys then
+        return query select g.position_no, s.task_id, s.created
+        from pgqueue._given_tasks(p_tasks) g
+        cross join lateral pgqueue.submit_or_get(
+            g.task_type, g.payload, g.queue_name, g.priority, g.max_retries, g.timeout, g.run_at,
+            g.unique_key, g.user_id, g.project_id, g.metadata, g.on_conflict
+        ) s
+        order by g.position_no;
+        return;
+    end if;
+    perform pgqueue._admit_many(p_tasks);
+    perform set_config('pgqueue.in_bulk', 'on', true);
+    with added as (
+        insert into pgqueue.tasks (
+            task_type, payload, queue_name, priority, max_retries, timeout, run_at, user_id, project_id, metadata, created_at
+        )
+        select
+            g.task_type, g.payload, g.queue_name, g.priority::smallint, g.max_retries, g.timeout,
+            greatest(g.run_at, v_now), g.user_id, g.project_id, g.metadata, v_now
+        from pgqueue._given_tasks(p_tasks) g
+        order by g.position_no
+        returning id
+    )
+    select array_agg(added.id order by added.id) into v_ids from added;
+    perform set_config('pgqueue.in_bulk', 'off', true);
+    perform pgqueue._wake(q.queue_name) from (select distinct g.queue_name from pgqueue._given_tasks(p_tasks) g) q;
+    return query select i.nr, i.id, true from unnest(v_ids) with ordinality as i (id, nr);
+end $$;
+
+comment on function pgqueue.submit_many(jsonb) is
+'Submits an array of objects with the fields of submit(); returns one row for each, in their order.';
+
+create or replace function pgqueue._given_tasks(p_tasks jsonb)
+returns table (
+    position_no bigint, task_type text, payload jsonb, queue_name text, priority int, max_retries int, timeout int,
+    run_at timestamptz, unique_key text, user_id text, project_id text, metadata jsonb, on_conflict text
+)
+language sql stable
+as $$
+    select
+        g.position_no, g.task_type, coalesce(g.payload, '{}'), coalesce(g.queue_name, 'default'), coalesce(g.priority, 5),
+        coalesce(g.max_retries, 3), g.timeout, g.run_at, g.unique_key, g.user_id, g.project_id, g.metadata,
+        coalesce(g.on_conflict, 'return')
+    from rows from (
+        jsonb_to_recordset(p_tasks) as (
+            task_type text, payload jsonb, queue_name text, priority int, max_retries int, timeout int,
+            run_at timestamptz, unique_key text, user_id text, project_id text, metadata jsonb, on_conflict text
+        )
+    ) with ordinality as g (
+        task_type, payload, queue_name, priority, max_retries, timeout,
+        run_at, unique_key, user_id, project_id, metadata, on_conflict, position_no
+    )
+$$;
+
+comment on function pgqueue._given_tasks(jsonb) is 'The rows of a submit_many, with their defaults.';
+
+create or replace function pgqueue._admit_many(p_tasks jsonb) returns void
+language plpgsql
+as $$
+declare
+    v record;
+begin
+    for v in
+        select g.queue_name, count(*)::int as added, min(g.priority) as lowest, max(g.priority) as highest,
+            q.name as known, q.capacity
+        from pgqueue._given_tasks(p_tasks) g
+        left join pgqueue.queues q on q.name = g.queue_name
+        group by g.queue_name, q.name, q.capacity
+    loop
+        if v.known is null then
+            perform pgqueue._queue_not_found(v.queue_name);
+        end if;
+        perform pgqueue._check_submit(v.lowest, 'return');
+        perform pgqueue._check_submit(v.highest, 'return');
+        if v.capacity is not null then
+            perform pgqueue._check_capacity(v.queue_name, v.capacity, v.added);
+        end if;
+    end loop;
+    insert into pgqueue.lanes (queue_name, rank)
+    select distinct g.queue_name, -g.priority
+    from pgqueue._given_tasks(p_tasks) g
+    where not exists (select from pgqueue.lanes l where l.queue_name = g.queue_name and l.rank = -g.priority);
+end $$;
+
+comment on function pgqueue._admit_many(jsonb) is 'Checks the queues of a submit_many and notes its lanes.';

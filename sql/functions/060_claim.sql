@@ -1,0 +1,130 @@
+-- Pending tasks become running. The only statement that starts an attempt.
+
+-- Walks the lanes of a queue from the highest priority, each from where this worker's last claim ended
+-- (its cursor) less p_behind, because run_at order is not commit order; p_behind null sweeps from the start.
+-- The update changes no indexed column, so it is HOT. The plan is generic from the first call and index-only
+-- by construction: index order is claim order, and array(…) runs once.
+-- p_done are earlier claims of this worker of which nothing runs any more.
+-- Lock order: the worker's row, then tasks by SKIP LOCKED, then new rows only.
+create or replace function pgqueue.claim(
+    p_worker_id bigint,
+    p_queue_name text,
+    p_limit int,
+    p_claim_no int,
+    p_ranks int[] default '{}',
+    p_run_ats timestamptz[] default '{}',
+    p_ids bigint[] default '{}',
+    p_behind interval default null,
+    p_done int[] default '{}'
+) returns table (
+    id bigint, attempt int, rank int, run_at text, task_type text, payload text, timeout int, max_retries int,
+    failures int, crashes int, created_at text, unique_key text, user_id text, project_id text, metadata text
+)
+language plpgsql volatile security definer
+set search_path = '' set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := pgqueue._now();
+    v_ids bigint[];
+begin
+    perform from pgqueue.workers w where w.id = p_worker_id and w.lost_at is null for key share;
+    if not found then
+        perform pgqueue._lease_lost(p_worker_id);
+    end if;
+    if p_done <> '{}' then
+        delete from pgqueue.claims c where c.worker_id = p_worker_id and c.claim_no = any(p_done);
+    end if;
+    if p_behind is null then
+        perform pgqueue._find_lanes(p_queue_name);
+    end if;
+    v_ids := array(
+        select due.id
+        from (
+            select
+                l.rank,
+                coalesce(c.run_at - p_behind, '-infinity') as from_run_at,
+                case when p_behind = '0' then coalesce(c.id, 0) else 0 end as from_id
+            from (select distinct n.rank from pgqueue.lanes n where n.queue_name = p_queue_name) l
+            left join unnest(p_ranks, p_run_ats, p_ids) as c (rank, run_at, id) on c.rank = l.rank
+            order by l.rank
+        ) lane
+        cross join lateral (
+            select t.id
+            from pgqueue.tasks t
+            where t.queue_name = p_queue_name
+            and t.rank = lane.rank
+            and t.waits_for = 0
+            and t.status = 'pending'
+            and (t.run_at, t.id) > (lane.from_run_at, lane.from_id)
+            and t.run_at <= v_now
+            order by t.run_at, t.id
+            limit p_limit
+            for update skip locked
+        ) due
+        where not exists (select from pgqueue.queues q where q.name = p_queue_name and q.paused_at is not null)
+        limit p_limit
+    );
+    if v_ids = '{}' then
+        return;
+    end if;
+    insert into pgqueue.claims (worker_id, claim_no, ids, claimed_at) values (p_worker_id, p_claim_no, v_ids, v_now);
+    return query
+    with claimed as (
+        update pgqueue.tasks t
+        set status = 'running', attempt = t.attempt + 1, worker_id = p_worker_id, claim_no = p_claim_no, started_at = v_now
+        where t.id = any(v_ids)
+        returning t.*
+    )
+    select
+        c.id, c.attempt, c.rank, c.run_at::text, c.task_type, c.payload::text, c.timeout, c.max_retries,
+        c.failures, c.crashes, c.created_at::text, c.unique_key, c.user_id, c.project_id, c.metadata::text
+    from claimed c
+    order by c.rank, c.run_at, c.id;
+    if exists (select from pgqueue.listeners) then
+        perform pgqueue._publish_status(v_ids);
+    end if;
+end $$;
+
+comment on function pgqueue.claim(bigint, text, int, int, int[], timestamptz[], bigint[], interval, int[]) is
+'Starts an attempt of up to p_limit due tasks, highest priority and earliest run_at first, and returns them in that order.';
+
+create or replace function pgqueue._lease_lost(p_worker_id bigint) returns void
+language plpgsql
+as $$
+begin
+    raise exception using errcode = 'QU301',
+        message = format('worker %s is not registered or was declared lost', p_worker_id),
+        detail = jsonb_build_object('worker_id', p_worker_id),
+        hint = 'Its tasks were given to others. It must stop them and register anew.';
+end $$;
+
+comment on function pgqueue._lease_lost(bigint) is 'Raises QU301.';
+
+-- Lanes that no trigger noted (rows that came by replication or restore), by jumping along the index from
+-- one rank to the next.
+create or replace function pgqueue._find_lanes(p_queue_name text) returns void
+language plpgsql volatile
+set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_generic_plan
+as $$
+begin
+    insert into pgqueue.lanes (queue_name, rank)
+    with recursive found as (
+        (select t.rank from pgqueue.tasks t where t.queue_name = p_queue_name and t.waits_for = 0 order by t.rank limit 1)
+        union all
+        select next.rank
+        from found f
+        cross join lateral (
+            select t.rank
+            from pgqueue.tasks t
+            where t.queue_name = p_queue_name and t.waits_for = 0 and t.rank > f.rank
+            order by t.rank
+            limit 1
+        ) next
+    )
+    select p_queue_name, f.rank
+    from found f
+    where not exists (select from pgqueue.lanes l where l.queue_name = p_queue_name and l.rank = f.rank);
+end $$;
+
+comment on function pgqueue._find_lanes(text) is 'Notes the lanes of a queue that nobody noted.';

@@ -1,0 +1,241 @@
+-- An attempt ends. The only statements that take a task out of running.
+
+-- How long to wait before the attempt after the n-th failure. p_retry is an object: strategy quadratic
+-- (base · n² seconds: 1, 4, 9 …, the default), fixed (base) or exponential (base · 2ⁿ⁻¹); cap in seconds;
+-- jitter, the share of the delay that chance may take away.
+create or replace function pgqueue._retry_delay(p_failures int, p_retry jsonb) returns interval
+language plpgsql volatile
+as $$
+declare
+    v_strategy text := coalesce(p_retry ->> 'strategy', 'quadratic');
+    v_base double precision := coalesce((p_retry ->> 'base')::double precision, 1);
+    v_cap double precision := coalesce((p_retry ->> 'cap')::double precision, 86400);
+    v_jitter double precision := coalesce((p_retry ->> 'jitter')::double precision, 0);
+    v_n double precision := least(greatest(p_failures, 1), 1000000);
+    v_seconds double precision;
+begin
+    v_seconds := case v_strategy
+        when 'fixed' then v_base
+        when 'exponential' then v_base * 2 ^ least(v_n - 1, 40)
+        else v_base * v_n * v_n
+    end;
+    v_seconds := least(v_seconds, v_cap, 31536000);
+    return make_interval(secs => greatest(v_seconds * (1 - v_jitter * random()), 0));
+end $$;
+
+comment on function pgqueue._retry_delay(int, jsonb) is 'The delay after the n-th failure by a retry policy.';
+
+-- What becomes of a running task whose attempt ended this way. Success wins over a pending cancel; any
+-- other end that would start it again yields to one.
+create or replace function pgqueue._verdict(p_task pgqueue.tasks, p_failure jsonb) returns text
+language plpgsql stable
+as $$
+declare
+    v_outcome text := p_failure ->> 'outcome';
+begin
+    if p_failure is null then
+        return 'completed';
+    elsif v_outcome = 'cancelled' then
+        return 'cancelled';
+    elsif v_outcome in ('failed', 'timed_out')
+    and (p_task.failures >= p_task.max_retries or coalesce((p_failure ->> 'permanent')::boolean, false)) then
+        return 'failed';
+    elsif v_outcome = 'lost'
+    and p_task.crashes + 1 >= coalesce((select q.max_crashes from pgqueue.queues q where q.name = p_task.queue_name), 3) then
+        return 'failed';
+    elsif p_task.cancel_requested_at is not null then
+        return 'cancelled';
+    end if;
+    return 'pending';
+end $$;
+
+comment on function pgqueue._verdict(pgqueue.tasks, jsonb) is 'The status that follows an ended attempt.';
+
+-- Ends the attempts (p_ids[i], p_attempts[i]). p_failures[i] is null for success, else an object: outcome
+-- (failed, timed_out, cancelled, lost, released, snoozed), permanent, delay, retry, error_type, error_message,
+-- traceback. Returns the ids it did not settle: their lease is lost, or (unless p_wait) somebody else holds
+-- the row at this moment.
+-- Lock order: tasks by id, then their progress; history tables only grow.
+create or replace function pgqueue.finish(
+    p_ids bigint[],
+    p_attempts int[],
+    p_elapsed_us bigint[] default null,
+    p_results jsonb[] default null,
+    p_failures jsonb[] default null,
+    p_wait boolean default false
+) returns bigint[]
+language plpgsql volatile security definer
+set search_path = '' set enable_seqscan = off set enable_bitmapscan = off set enable_nestloop = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_now timestamptz := pgqueue._now();
+    v_ids bigint[];
+    v_settled bigint[];
+begin
+    perform pgqueue._need_partition(v_now);
+    v_ids := pgqueue._lock_running(p_ids, p_attempts, p_wait);
+    if p_failures is not null then
+        v_settled := pgqueue._put_back(v_ids, p_ids, p_elapsed_us, p_failures, v_now);
+    end if;
+    with ended as (
+        delete from pgqueue.tasks t
+        where t.id = any(v_ids) and t.status = 'running'
+        returning t.*
+    ),
+    judged as (
+        select
+            e.*, g.result as given_result, g.failure,
+            v_now - coalesce(g.elapsed_us, 0) * interval '1 microsecond' as handler_started_at,
+            case when g.failure is null then 'completed' else pgqueue._verdict(e, g.failure) end as verdict
+        from ended e
+        join unnest(p_ids, p_elapsed_us, p_results, p_failures) as g (id, elapsed_us, result, failure) on g.id = e.id
+    ),
+    reported as (
+        delete from pgqueue.task_progress p
+        where p.task_id = any(v_ids)
+        and not p.task_id = any(coalesce(v_settled, '{}'))
+        returning p.task_id, pgqueue._progress_json(p) as progress
+    ),
+    executed as (
+        insert into pgqueue.executions (
+            task_id, attempt, worker_id, started_at, finished_at, outcome, error_type, error_message, traceback
+        )
+        select
+            e.id, e.attempt, e.worker_id, e.handler_started_at, v_now, coalesce(e.failure ->> 'outcome', 'completed'),
+            e.failure ->> 'error_type', left(e.failure ->> 'error_message', 65536), left(e.failure ->> 'traceback', 65536)
+        from judged e
+    ),
+    recorded as (
+        insert into pgqueue.finished_tasks (
+            id, task_type, queue_name, priority, payload, status, max_retries, timeout, run_at, unique_key, user_id,
+            project_id, metadata, attempt, failures, crashes, worker_id, created_at, started_at, finished_at,
+            result, error, progress
+        )
+        select
+            e.id, e.task_type, e.queue_name, e.priority, e.payload, e.verdict, e.max_retries, e.timeout, e.run_at,
+            e.unique_key, e.user_id, e.project_id, e.metadata, e.attempt,
+            e.failures + coalesce(e.failure ->> 'outcome' in ('failed', 'timed_out'), false)::int,
+            e.crashes + coalesce(e.failure ->> 'outcome' = 'lost', false)::int,
+            e.worker_id, e.created_at, e.handler_started_at, v_now,
+            coalesce(e.given_result, e.result),
+            case when e.verdict <> 'completed' then coalesce(pgqueue._error_text(e.failure), e.cancel_reason) end,
+            r.progress
+        from judged e
+        left join reported r on r.task_id = e.id
+    )
+    select v_settled || array_agg(e.id) into v_settled from ended e;
+    if v_settled is not null and exists (select from pgqueue.listeners) then
+        perform pgqueue._publish_status(v_settled);
+    end if;
+    if cardinality(v_settled) = cardinality(p_ids) then
+        return '{}';
+    end if;
+    return array(select g.id from unnest(p_ids) as g (id) where not g.id = any(coalesce(v_settled, '{}')));
+end $$;
+
+comment on function pgqueue.finish(bigint[], int[], bigint[], jsonb[], jsonb[], boolean) is
+'Ends attempts: moves their tasks to finished_tasks or back to pending, writes executions; returns the ids it could not settle.';
+
+-- Locks the attempts that still run, in the order of their ids, so that two batches never deadlock. From
+-- here to the commit nobody else can change them.
+create or replace function pgqueue._lock_running(p_ids bigint[], p_attempts int[], p_wait boolean) returns bigint[]
+language plpgsql volatile
+set enable_seqscan = off set enable_bitmapscan = off set enable_nestloop = off set plan_cache_mode = force_generic_plan
+as $$
+begin
+    if p_wait then
+        perform from pgqueue.tasks t where t.id = any(p_ids) order by t.id for update;
+    end if;
+    return array(
+        select t.id
+        from pgqueue.tasks t
+        join unnest(p_ids, p_attempts) as g (id, attempt) on g.id = t.id and g.attempt = t.attempt
+        where t.id = any(p_ids)
+        and t.status = 'running'
+        order by t.id
+        for update of t skip locked
+    );
+end $$;
+
+comment on function pgqueue._lock_running(bigint[], int[], boolean) is
+'Locks the attempts that still run and returns their tasks, waiting for other sessions or passing over what they hold.';
+
+-- The part of finish that starts tasks again: their attempt is recorded, their counters grow, and they
+-- wait for run_at. A released or lost task keeps its place in line.
+create or replace function pgqueue._put_back(
+    p_locked bigint[], p_ids bigint[], p_elapsed_us bigint[], p_failures jsonb[], p_now timestamptz
+) returns bigint[]
+language plpgsql volatile
+set enable_seqscan = off set enable_bitmapscan = off set enable_nestloop = off set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_ids bigint[];
+begin
+    with again as (
+        select
+            t.id, t.attempt, t.queue_name, t.worker_id, t.failures, g.failure, g.failure ->> 'outcome' as outcome,
+            p_now - coalesce(g.elapsed_us, 0) * interval '1 microsecond' as started_at
+        from pgqueue.tasks t
+        join unnest(p_ids, p_elapsed_us, p_failures) as g (id, elapsed_us, failure) on g.id = t.id
+        where t.id = any(p_locked)
+        and g.failure is not null
+        and pgqueue._verdict(t, g.failure) = 'pending'
+    ),
+    waiting as (
+        update pgqueue.tasks t
+        set status = 'pending', worker_id = null, claim_no = null, started_at = null,
+            failures = t.failures + (a.outcome in ('failed', 'timed_out'))::int,
+            crashes = t.crashes + (a.outcome = 'lost')::int,
+            error = coalesce(pgqueue._error_text(a.failure), t.error),
+            run_at = case
+                when a.outcome in ('released', 'lost') then t.run_at
+                when a.failure ->> 'delay' is not null then p_now + pgqueue._seconds((a.failure ->> 'delay')::double precision)
+                when a.outcome = 'snoozed' then p_now
+                else p_now + pgqueue._retry_delay(a.failures + 1, a.failure -> 'retry')
+            end
+        from again a
+        where t.id = any(p_locked)
+        and t.id = a.id
+    ),
+    executed as (
+        insert into pgqueue.executions (
+            task_id, attempt, worker_id, started_at, finished_at, outcome, error_type, error_message, traceback
+        )
+        select
+            a.id, a.attempt, a.worker_id, a.started_at, p_now, a.outcome,
+            a.failure ->> 'error_type', left(a.failure ->> 'error_message', 65536), left(a.failure ->> 'traceback', 65536)
+        from again a
+    ),
+    by_queue as (
+        select a.queue_name, array_agg(a.id) as ids from again a group by a.queue_name
+    )
+    select array_agg(i.id), count(pgqueue._wake(q.queue_name))
+    into v_ids
+    from by_queue q
+    cross join lateral unnest(q.ids) as i (id);
+    return v_ids;
+end $$;
+
+comment on function pgqueue._put_back(bigint[], bigint[], bigint[], jsonb[], timestamptz) is
+'Ends attempts whose tasks start again; returns their ids.';
+
+create or replace function pgqueue._error_text(p_failure jsonb) returns text
+language sql immutable parallel safe
+as $$
+    select left(nullif(concat_ws(': ', p_failure ->> 'error_type', p_failure ->> 'error_message'), ''), 65536)
+$$;
+
+comment on function pgqueue._error_text(jsonb) is 'An error in one line, as tasks and finished_tasks keep it.';
+
+create or replace function pgqueue._progress_json(p_progress pgqueue.task_progress) returns jsonb
+language sql immutable
+as $$
+    select jsonb_build_object(
+        'progress', p_progress.progress, 'message', p_progress.message, 'step', p_progress.step,
+        'completed_steps', p_progress.completed_steps, 'total_steps', p_progress.total_steps,
+        'updated_at', p_progress.updated_at
+    )
+$$;
+
+comment on function pgqueue._progress_json(pgqueue.task_progress) is 'A progress report as finished_tasks keeps it.';

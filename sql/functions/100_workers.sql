@@ -1,0 +1,168 @@
+-- A worker process: it registers, is heard every few seconds, and is declared lost when it is not.
+
+create or replace function pgqueue.register_worker(
+    p_hostname text, p_pid int, p_queues text[], p_concurrency jsonb default '{}', p_lease double precision default 30, p_version text default null
+) returns bigint
+language plpgsql volatile security definer set search_path = ''
+as $$
+declare
+    v_now timestamptz := pgqueue._now();
+    v_id bigint;
+begin
+    insert into pgqueue.workers (hostname, pid, queues, concurrency, lease, version, started_at, heartbeat_at)
+    values (p_hostname, p_pid, p_queues, p_concurrency, pgqueue._seconds(p_lease), p_version, v_now, v_now)
+    returning id into v_id;
+    return v_id;
+end $$;
+
+comment on function pgqueue.register_worker(text, int, text[], jsonb, double precision, text) is 'Enters a worker process and returns its id, which is never used again.';
+
+-- The worker is alive and knows the claims p_open, up to p_last_claim. Claims of its that it does not know
+-- were lost on the way back: what still runs of them is released at no cost. Tells whether it was declared
+-- lost, whether it shall stop, and which of its tasks shall be cancelled.
+-- Lock order: the worker's row, then tasks.
+create or replace function pgqueue.heartbeat(
+    p_worker_id bigint, p_last_claim int default null, p_open_claims int[] default null, p_status jsonb default null
+) returns table (is_lost boolean, stop_requested boolean, cancel_ids bigint[])
+language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+as $$
+begin
+    update pgqueue.workers w
+    set heartbeat_at = pgqueue._now(), status = coalesce(p_status, w.status)
+    where w.id = p_worker_id and w.lost_at is null
+    returning w.stop_requested_at is not null into stop_requested;
+    is_lost := not found;
+    if not is_lost then
+        perform pgqueue._release_claims(p_worker_id, array(
+            select c.claim_no
+            from pgqueue.claims c
+            where c.worker_id = p_worker_id and c.claim_no <= p_last_claim and not c.claim_no = any(p_open_claims)
+        ));
+    end if;
+    cancel_ids := array(
+        select t.id
+        from pgqueue.claims c
+        join pgqueue.tasks t on t.id = any(c.ids)
+        where c.worker_id = p_worker_id
+        and t.worker_id = p_worker_id
+        and t.cancel_requested_at is not null
+    );
+    return next;
+end $$;
+
+comment on function pgqueue.heartbeat(bigint, int, int[], jsonb) is 'Renews the lease of a worker, releases claims whose answer it never got, and brings its orders.';
+
+-- Ends, as released, what still runs of these claims, and forgets the claims.
+create or replace function pgqueue._release_claims(p_worker_id bigint, p_claim_nos int[]) returns int
+language plpgsql volatile
+as $$
+begin
+    if p_claim_nos = '{}' then
+        return 0;
+    end if;
+    return pgqueue._end_claims(p_worker_id, p_claim_nos, '{"outcome": "released"}');
+end $$;
+
+comment on function pgqueue._release_claims(bigint, int[]) is 'Puts back what still runs of a worker''s claims; returns how many tasks.';
+
+create or replace function pgqueue._end_claims(p_worker_id bigint, p_claim_nos int[], p_failure jsonb) returns int
+language plpgsql volatile
+set enable_seqscan = off
+as $$
+declare
+    v_ids bigint[];
+    v_attempts int[];
+    v_elapsed bigint[];
+begin
+    select array_agg(r.id), array_agg(r.attempt), array_agg((extract(epoch from pgqueue._now() - r.started_at) * 1000000)::bigint)
+    into v_ids, v_attempts, v_elapsed
+    from (
+        select distinct t.id, t.attempt, t.started_at
+        from pgqueue.claims c
+        join pgqueue.tasks t on t.id = any(c.ids)
+        where c.worker_id = p_worker_id
+        and c.claim_no = any(p_claim_nos)
+        and t.status = 'running'
+        and t.worker_id = p_worker_id
+        and t.claim_no = c.claim_no
+    ) r;
+    if v_ids is not null then
+        perform pgqueue.finish(v_ids, v_attempts, v_elapsed, null, array_fill(p_failure, array[cardinality(v_ids)]), true);
+    end if;
+    delete from pgqueue.claims c where c.worker_id = p_worker_id and c.claim_no = any(p_claim_nos);
+    return coalesce(cardinality(v_ids), 0);
+end $$;
+
+comment on function pgqueue._end_claims(bigint, int[], jsonb) is 'Ends what still runs of a worker''s claims with one outcome; returns how many tasks.';
+
+-- Workers that were not heard for their lease lose it, and their tasks go on elsewhere. Never decided by
+-- how long a task runs. Locking the worker's row first shuts out its own claims and heartbeats.
+create or replace function pgqueue.rescue() returns table (worker_id bigint, rescued int)
+language plpgsql volatile security definer set search_path = ''
+as $$
+declare
+    v record;
+begin
+    for v in
+        select w.id, w.hostname, w.pid, w.heartbeat_at
+        from pgqueue.workers w
+        where (w.lost_at is null and w.heartbeat_at + w.lease < pgqueue._now())
+        or (w.lost_at is not null and exists (select from pgqueue.claims c where c.worker_id = w.id))
+        order by w.id
+        for update skip locked
+    loop
+        update pgqueue.workers w set lost_at = coalesce(w.lost_at, pgqueue._now()) where w.id = v.id;
+        worker_id := v.id;
+        rescued := pgqueue._end_claims(
+            v.id,
+            array(select c.claim_no from pgqueue.claims c where c.worker_id = v.id),
+            jsonb_build_object(
+                'outcome', 'lost', 'error_type', 'WorkerLost',
+                'error_message', format('worker %s (%s, pid %s) was not heard since %s', v.id, v.hostname, v.pid, v.heartbeat_at)
+            )
+        );
+        perform pgqueue._wake(w.queue_name) from pgqueue.waits w where w.worker_id = v.id;
+        delete from pgqueue.waits w where w.worker_id = v.id;
+        return next;
+    end loop;
+    delete from pgqueue.workers w
+    where w.lost_at < pgqueue._now() - interval '1 hour'
+    and not exists (select from pgqueue.claims c where c.worker_id = w.id);
+end $$;
+
+comment on function pgqueue.rescue() is 'Takes the tasks of workers that are not heard any more; returns those workers.';
+
+-- A worker ends in order: what it still holds is released at no cost.
+create or replace function pgqueue.stop_worker(p_worker_id bigint) returns int
+language plpgsql volatile security definer set search_path = ''
+as $$
+declare
+    v_released int;
+begin
+    perform from pgqueue.workers w where w.id = p_worker_id for update;
+    v_released := pgqueue._release_claims(
+        p_worker_id, array(select c.claim_no from pgqueue.claims c where c.worker_id = p_worker_id)
+    );
+    delete from pgqueue.waits w where w.worker_id = p_worker_id;
+    delete from pgqueue.workers w where w.id = p_worker_id;
+    return v_released;
+end $$;
+
+comment on function pgqueue.stop_worker(bigint) is 'Releases what a worker holds and strikes it off; returns how many tasks were released.';
+
+-- For operators: the worker hears of it with its next heartbeat at the latest.
+create or replace function pgqueue.request_stop(p_worker_id bigint) returns void
+language plpgsql volatile security definer set search_path = ''
+as $$
+begin
+    update pgqueue.workers w set stop_requested_at = coalesce(w.stop_requested_at, pgqueue._now()) where w.id = p_worker_id;
+    if not found then
+        raise exception using errcode = 'QU001',
+            message = format('there is no worker %s', p_worker_id),
+            detail = jsonb_build_object('worker_id', p_worker_id),
+            hint = 'select * from pgqueue.worker_overview shows those there are.';
+    end if;
+    perform pg_notify('pgqueue_control', jsonb_build_object('kind', 'stop', 'worker_id', p_worker_id)::text);
+end $$;
+
+comment on function pgqueue.request_stop(bigint) is 'Asks a worker to drain and stop.';

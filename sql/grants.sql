@@ -1,0 +1,87 @@
+-- Four roles, applied last. Nothing is granted to PUBLIC; functions that write are SECURITY DEFINER with
+-- an empty search_path, so that a role needs no rights on the tables behind them.
+
+do $$
+declare
+    v_role text;
+begin
+    foreach v_role in array array['pgqueue_submitter', 'pgqueue_worker', 'pgqueue_reader', 'pgqueue_admin'] loop
+        begin
+            execute format('create role %I nologin', v_role);
+        exception
+            when duplicate_object or unique_violation then null;
+        end;
+    end loop;
+end $$;
+
+revoke all on schema pgqueue from public;
+revoke all on all tables in schema pgqueue from public;
+revoke all on all sequences in schema pgqueue from public;
+revoke all on all functions in schema pgqueue from public;
+alter default privileges in schema pgqueue revoke execute on functions from public;
+
+grant usage on schema pgqueue to pgqueue_submitter, pgqueue_worker, pgqueue_reader, pgqueue_admin;
+
+grant insert (task_type, queue_name, priority, payload, max_retries, timeout, run_at, unique_key, user_id, project_id, metadata)
+on pgqueue.tasks to pgqueue_submitter;
+grant select (id) on pgqueue.tasks to pgqueue_submitter;
+grant execute on function
+pgqueue._now(),
+pgqueue.submit_task(text, jsonb, text, int, int, int, timestamptz, text, text, text, jsonb, text),
+pgqueue.submit(text, jsonb, text, int, int, int, timestamptz, text, text, text, jsonb, text),
+pgqueue.submit_or_get(text, jsonb, text, int, int, int, timestamptz, text, text, text, jsonb, text),
+pgqueue.submit_many(jsonb),
+pgqueue.get_progress(bigint)
+to pgqueue_submitter;
+
+grant select on all tables in schema pgqueue to pgqueue_reader, pgqueue_worker, pgqueue_admin;
+grant execute on function
+pgqueue._now(),
+pgqueue._partition_name(text, date),
+pgqueue._count_waiting(text, int),
+pgqueue.get_task(bigint),
+pgqueue.get_progress(bigint),
+pgqueue.get_executions(bigint),
+pgqueue.get_logs(bigint, bigint, int),
+pgqueue.get_retryable_tasks(int, text),
+pgqueue.list_tasks(text, text, text, text, text, timestamptz, timestamptz, int, bigint, bigint),
+pgqueue.count_tasks(text, text, text, text, text, timestamptz, timestamptz, int),
+pgqueue.queue_stats(text),
+pgqueue.task_statistics(timestamptz, timestamptz),
+pgqueue.why_waiting(bigint),
+pgqueue.follow(uuid, text, bigint, text, int),
+pgqueue.keep_following(uuid, int),
+pgqueue.unfollow(uuid, text, bigint, text),
+pgqueue.fence(),
+pgqueue.idle(text, text)
+to pgqueue_reader, pgqueue_worker, pgqueue_admin;
+
+grant pgqueue_submitter to pgqueue_worker;
+grant execute on function
+pgqueue.register_worker(text, int, text[], jsonb, double precision, text),
+pgqueue.heartbeat(bigint, int, int[], jsonb),
+pgqueue.stop_worker(bigint),
+pgqueue.rescue(),
+pgqueue.maintain(int),
+pgqueue._make_partitions(int),
+pgqueue._partitions_before(timestamptz),
+pgqueue.set_wait(bigint, text, boolean),
+pgqueue.hand_over(text),
+pgqueue.claim(bigint, text, int, int, int[], timestamptz[], bigint[], interval, int[]),
+pgqueue.finish(bigint[], int[], bigint[], jsonb[], jsonb[], boolean),
+pgqueue.update_progress(bigint, int, text, text, int, int, int),
+pgqueue.set_task_result(bigint, jsonb, int),
+pgqueue.write_logs(bigint, int, jsonb),
+pgqueue.create_queue(text, int, int, int)
+to pgqueue_worker, pgqueue_admin;
+
+grant pgqueue_submitter to pgqueue_admin;
+grant execute on function
+pgqueue.cancel_task(bigint, text),
+pgqueue.retry_task(bigint),
+pgqueue.pause_queue(text, text),
+pgqueue.resume_queue(text),
+pgqueue.delete_queue(text),
+pgqueue.request_stop(bigint),
+pgqueue.cleanup(interval)
+to pgqueue_admin;
