@@ -1,0 +1,262 @@
+"""Every error that pgqueue raises, and the one map from SQLSTATE to exception.
+
+SQL raises private SQLSTATEs of class ``QU`` with a MESSAGE for people, a DETAIL in JSON and a
+HINT that says what to do; `from_postgres` turns them into the classes below. This module is a
+leaf: it imports nothing of pgqueue, and psycopg only when an error is at hand.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    import psycopg
+
+__all__ = [
+    "BY_SQLSTATE",
+    "ConfigurationError",
+    "DatabaseUnavailable",
+    "DuplicateTask",
+    "HandlerNotFound",
+    "InvalidInput",
+    "InvalidTransition",
+    "LeaseLost",
+    "PayloadError",
+    "PgqueueError",
+    "QueueFull",
+    "QueueNotFound",
+    "ScheduleNotFound",
+    "SchemaMismatch",
+    "TaskCancelled",
+    "TaskFailed",
+    "TaskNotFound",
+    "from_postgres",
+]
+
+
+class PgqueueError(Exception):
+    """Base of all errors: `message` for people, `detail` for programs, `hint` says what to do.
+
+    `sqlstate` is the five characters that PostgreSQL sent, or None where no database was asked.
+    """
+
+    SQLSTATE: ClassVar[str | None] = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        detail: dict[str, object] | None = None,
+        hint: str | None = None,
+        sqlstate: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.detail: dict[str, object] = detail or {}
+        self.hint = hint
+        self.sqlstate = sqlstate or self.SQLSTATE
+
+    def __str__(self) -> str:
+        return f"{self.message} (hint: {self.hint})" if self.hint else self.message
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle with all fields, so that an error survives the way out of a process pool."""
+        return _rebuild, (type(self), self.message, self.detail, self.hint, self.sqlstate)
+
+
+def _rebuild(
+    kind: type[PgqueueError],
+    message: str,
+    detail: dict[str, object],
+    hint: str | None,
+    sqlstate: str | None,
+) -> PgqueueError:
+    return kind(message, detail=detail, hint=hint, sqlstate=sqlstate)
+
+
+class InvalidInput(PgqueueError):
+    """A value that pgqueue or PostgreSQL refuses; `detail` names the value or the constraint."""
+
+    SQLSTATE = "QU001"
+
+
+class QueueNotFound(PgqueueError):
+    """No queue of this name."""
+
+    SQLSTATE = "QU101"
+
+
+class TaskNotFound(PgqueueError):
+    """No task of this id, live or finished."""
+
+    SQLSTATE = "QU102"
+
+
+class ScheduleNotFound(PgqueueError):
+    """No schedule of this name."""
+
+    SQLSTATE = "QU103"
+
+
+class InvalidTransition(PgqueueError):
+    """The task's state does not allow the operation, e.g. retrying a task that runs."""
+
+    SQLSTATE = "QU201"
+
+
+class DuplicateTask(PgqueueError):
+    """A live task holds this unique key."""
+
+    SQLSTATE = "QU202"
+
+
+class LeaseLost(PgqueueError):
+    """The attempt no longer owns its task; nothing that it writes is accepted."""
+
+    SQLSTATE = "QU301"
+
+
+class QueueFull(PgqueueError):
+    """The queue holds as many waiting tasks as its capacity allows."""
+
+    SQLSTATE = "QU401"
+
+
+class SchemaMismatch(PgqueueError):
+    """The database's schema and this version of pgqueue do not fit each other."""
+
+    SQLSTATE = "QU501"
+
+
+class DatabaseUnavailable(PgqueueError):
+    """No database, or the connection to it is gone; the outcome of a write is then unknown."""
+
+
+class ConfigurationError(PgqueueError):
+    """A setting, argument or environment variable that cannot be right."""
+
+
+class PayloadError(PgqueueError):
+    """A payload that does not fit its handler; `detail["path"]` says where."""
+
+
+class TaskFailed(PgqueueError):
+    """Raised by `Task.result()`: the task ended as failed; `detail` holds its error."""
+
+
+class TaskCancelled(PgqueueError):
+    """Raised by `Task.result()`: the task was cancelled."""
+
+
+class HandlerNotFound(PgqueueError):
+    """No handler is registered for this task type."""
+
+
+BY_SQLSTATE: dict[str, type[PgqueueError]] = {
+    kind.SQLSTATE: kind
+    for kind in (
+        InvalidInput,
+        QueueNotFound,
+        TaskNotFound,
+        ScheduleNotFound,
+        InvalidTransition,
+        DuplicateTask,
+        LeaseLost,
+        QueueFull,
+        SchemaMismatch,
+    )
+    if kind.SQLSTATE
+}
+"""The private SQLSTATEs, each with its exception."""
+
+_REFUSED = {
+    "22001": "a value is longer than its column allows",
+    "22003": "a number is out of range",
+    "22007": "a date or time cannot be read",
+    "22008": "a date or time is out of range",
+    "22021": "a text holds a character that PostgreSQL cannot store",
+    "22P02": "a value cannot be read as its type",
+    "22P05": "a text holds \\u0000, which PostgreSQL cannot store",
+    "23502": "a required value is missing",
+    "23514": "a value breaks a rule",
+}
+_GONE = ("08", "57P01", "57P02", "57P03", "57P05", "53300", "3D000", "25P03")
+_ABSENT = ("3F000", "42P01", "42883", "42703")
+_HINTS = {
+    "42501": "grant one of pgqueue's roles to this database user, or connect as the owner",
+    "25006": "this server is read-only: connect to the primary (target_session_attrs=read-write)",
+}
+
+
+def from_postgres(exc: psycopg.Error) -> PgqueueError:
+    """Return the pgqueue error that `exc` means; raise it `from exc` to keep the cause.
+
+    SQLSTATE class ``QU`` maps by `BY_SQLSTATE`; a refused value becomes `InvalidInput`, a taken
+    unique key `DuplicateTask`, a lost or refused connection `DatabaseUnavailable`, a missing
+    schema `SchemaMismatch`; anything else a plain `PgqueueError` with its SQLSTATE.
+    """
+    state = exc.sqlstate or ""
+    if state in BY_SQLSTATE:
+        return _ours(exc, BY_SQLSTATE[state])
+    if state in _REFUSED:
+        return _refused(exc, state)
+    if state == "23505" and "unique_key" in (exc.diag.constraint_name or ""):
+        return _duplicate(exc)
+    if state.startswith(_GONE) or (not state and _is_operational(exc)):
+        return _unavailable(exc)
+    if state in _ABSENT and "pgqueue" in _text(exc):
+        return SchemaMismatch(_text(exc), hint="run: pgqueue migrate")
+    return PgqueueError(
+        _text(exc), detail=_detail(exc), hint=exc.diag.message_hint or _HINTS.get(state), sqlstate=exc.sqlstate
+    )
+
+
+def _ours(exc: psycopg.Error, kind: type[PgqueueError]) -> PgqueueError:
+    return kind(_text(exc), detail=_detail(exc), hint=exc.diag.message_hint)
+
+
+def _refused(exc: psycopg.Error, state: str) -> InvalidInput:
+    place = exc.diag.constraint_name or exc.diag.column_name
+    where = f" ({place})" if place else ""
+    detail = _detail(exc) | ({"constraint": place} if place else {})
+    message = f"{_REFUSED[state]}{where}: {_text(exc)}"
+    return InvalidInput(message, detail=detail, hint=exc.diag.message_hint, sqlstate=state)
+
+
+def _duplicate(exc: psycopg.Error) -> DuplicateTask:
+    return DuplicateTask(
+        "a live task already holds this unique key",
+        detail=_detail(exc),
+        hint="use submit_or_get to have the live task, or insert … on conflict do nothing",
+        sqlstate=exc.sqlstate,
+    )
+
+
+def _unavailable(exc: psycopg.Error) -> DatabaseUnavailable:
+    return DatabaseUnavailable(
+        f"the database cannot be reached: {_text(exc)}",
+        hint="check that the server runs and that the DSN names it; pgqueue doctor shows both",
+        sqlstate=exc.sqlstate,
+    )
+
+
+def _is_operational(exc: psycopg.Error) -> bool:
+    import psycopg  # noqa: PLC0415 - an error is at hand, so psycopg is loaded already
+
+    return isinstance(exc, (psycopg.OperationalError, psycopg.InterfaceError))
+
+
+def _text(exc: psycopg.Error) -> str:
+    return exc.diag.message_primary or " ".join(str(exc).split()) or type(exc).__name__
+
+
+def _detail(exc: psycopg.Error) -> dict[str, object]:
+    raw = exc.diag.message_detail
+    if not raw:
+        return {}
+    try:
+        value = json.loads(raw)
+    except ValueError:
+        return {"detail": raw}
+    return value if isinstance(value, dict) else {"detail": value}
