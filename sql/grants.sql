@@ -53,6 +53,7 @@ pgqueue.follow(uuid, text, bigint, text, int),
 pgqueue.keep_following(uuid, int),
 pgqueue.unfollow(uuid, text, bigint, text),
 pgqueue.fence(),
+pgqueue.is_clear(text),
 pgqueue.idle(text, text)
 to pgqueue_reader, pgqueue_worker, pgqueue_admin;
 
@@ -71,7 +72,8 @@ pgqueue.claim(bigint, text, int, int, int[], timestamptz[], bigint[], interval, 
 pgqueue.finish(bigint[], int[], bigint[], jsonb[], jsonb[], boolean),
 pgqueue.update_progress(bigint, int, text, text, int, int, int),
 pgqueue.set_task_result(bigint, jsonb, int),
-pgqueue.write_logs(bigint, int, jsonb),
+pgqueue.report_progress(jsonb),
+pgqueue.write_logs(jsonb),
 pgqueue.create_queue(text, int, int, int)
 to pgqueue_worker, pgqueue_admin;
 

@@ -102,3 +102,12 @@ begin
 end $$;
 
 comment on function pgqueue.idle(text, text) is 'Whether a fence is clear, and seconds until the next task of a queue falls due.';
+
+create or replace function pgqueue.is_clear(p_fence text) returns boolean
+language plpgsql volatile
+as $$
+begin
+    return pg_snapshot_xmin(pg_current_snapshot()) >= p_fence::xid8;
+end $$;
+
+comment on function pgqueue.is_clear(text) is 'Whether every transaction below a fence has ended.';
