@@ -36,12 +36,19 @@ OPTIONS: dict[str, object] = {
 }
 """Speed instead of safety; a test that needs other settings starts its own server."""
 
+ROOM = 2 * 1024**3
+
 _numbers = itertools.count(1)
 
 
 def server_folder() -> Path:
-    """Return a new folder with a short path that root's server account can enter."""
-    folder = Path(tempfile.mkdtemp(prefix="pgq", dir="/tmp"))
+    """Return a new folder with a short path that root's server account can enter.
+
+    In memory where there is room: a clone is hundreds of small files, 15 times as quick there.
+    """
+    memory = Path("/dev/shm")
+    roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > ROOM
+    folder = Path(tempfile.mkdtemp(prefix="pgq", dir=memory if roomy else "/tmp"))
     folder.chmod(0o755)
     return folder
 
