@@ -35,6 +35,7 @@ SETTINGS = {
     "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
 }
+SET_LOCAL = "select set_config(%s, %s, true)"
 LEDGER = """\
 create schema if not exists pgqueue;
 create table if not exists pgqueue.migrations (
@@ -107,9 +108,9 @@ def _migrate(conn: Connection, source: Source) -> Report:
 def _attempt(conn: Connection, source: Source) -> Report:
     with conn.transaction(), _local_settings(conn):
         # The advisory lock may take as long as the other installers take; table locks may not.
-        conn.execute("select set_config('lock_timeout', '0', true)")
+        conn.execute(SET_LOCAL, ["lock_timeout", "0"])
         conn.execute("select pg_advisory_xact_lock(%s)", [LOCK_KEY])
-        conn.execute("select set_config('lock_timeout', '2s', true)")
+        conn.execute(SET_LOCAL, ["lock_timeout", "2s"])
         found = compare(source, read_entries(conn))
         if not found.current:
             _apply(conn, source, found)
@@ -140,12 +141,11 @@ def _local_settings(conn: Connection) -> Iterator[None]:
     """Set what the files rely on; put the caller's values back at the end of the work."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         names = [*SETTINGS, "lock_timeout"]
-        before = [(name, (cursor.execute("select current_setting(%s)", [name]).fetchone() or [""])[0]) for name in names]
-        for name, value in SETTINGS.items():
-            cursor.execute("select set_config(%s, %s, true)", [name, value])
+        cursor.execute("select name, current_setting(name) from unnest(%s::text[]) name", [names])
+        before = cursor.fetchall()
+        cursor.executemany(SET_LOCAL, list(SETTINGS.items()))
         yield
-        for name, value in before:
-            cursor.execute("select set_config(%s, %s, true)", [name, value])
+        cursor.executemany(SET_LOCAL, before)
 
 
 @contextmanager

@@ -17,6 +17,20 @@ HEAD = """\
 begin;
 select pg_advisory_xact_lock({key}) \\g /dev/null
 """
+ONCE = """\
+select not exists (select from pgqueue.migrations where name = '{name}') as pgqueue_todo \\gset
+\\if :pgqueue_todo
+{record}\\endif
+do $pgqueue$
+begin
+    if not exists (select from pgqueue.migrations where name = '{name}' and checksum = '{checksum}') then
+        raise exception using
+            errcode = 'QU501',
+            message = '{name} was applied to this database with other contents';
+    end if;
+end
+$pgqueue$;
+"""
 
 
 def sql_text(root: Path | None = None) -> str:
@@ -35,22 +49,7 @@ def sql_text(root: Path | None = None) -> str:
 
 def _once(file: SqlFile) -> str:
     """Run a structure file where the ledger does not have it; refuse one that changed."""
-    return f"""\
-select not exists (select from pgqueue.migrations where name = '{file.name}') as pgqueue_todo \\gset
-\\if :pgqueue_todo
-{_record(file)}\\endif
-do $pgqueue$
-begin
-    if not exists (
-        select from pgqueue.migrations where name = '{file.name}' and checksum = '{file.checksum}'
-    ) then
-        raise exception using
-            errcode = 'QU501',
-            message = '{file.name} was applied to this database with other contents';
-    end if;
-end
-$pgqueue$;
-"""
+    return ONCE.format(name=file.name, checksum=file.checksum, record=_record(file))
 
 
 def _record(file: SqlFile) -> str:
