@@ -51,13 +51,17 @@ end $$;
 
 comment on function pgqueue._make_partitions(int) is 'Makes the days of history from today on; returns how many tables were made.';
 
--- Called by whatever writes history: one catalog look-up when the day is there, which is always
+-- Called by whatever writes history: three catalog look-ups when the day is there, which is always
 -- unless maintenance has not run for two weeks.
 create or replace function pgqueue._need_partition(p_at timestamptz) returns void
 language plpgsql
 as $$
+declare
+    v_day text := to_char(p_at at time zone 'UTC', 'YYYYMMDD');
 begin
-    if to_regclass('pgqueue.task_logs_' || to_char(p_at at time zone 'UTC', 'YYYYMMDD')) is null then
+    if to_regclass('pgqueue.finished_tasks_' || v_day) is null
+    or to_regclass('pgqueue.executions_' || v_day) is null
+    or to_regclass('pgqueue.task_logs_' || v_day) is null then
         perform pgqueue._make_partitions(1);
     end if;
 end $$;

@@ -28,8 +28,12 @@ end $$;
 
 comment on function pgqueue._task_inserted() is 'Checks the queue and its capacity, notes the lane, wakes.';
 
+-- submit_many does all this once for its rows and says so. Only the owner's word counts: the roles may
+-- insert but not update.
 create or replace trigger tasks_inserted after insert on pgqueue.tasks
-for each row when (coalesce(current_setting('pgqueue.in_bulk', true), '') <> 'on')
+for each row when (
+    coalesce(current_setting('pgqueue.in_bulk', true), '') <> 'on' or not has_table_privilege('pgqueue.tasks', 'update')
+)
 execute function pgqueue._task_inserted();
 
 create or replace function pgqueue._refuse_status() returns trigger
@@ -60,20 +64,20 @@ end $$;
 
 comment on function pgqueue._queue_not_found(text) is 'Raises QU101.';
 
--- Waiting tasks of a queue, counted on the lane index up to p_most; a longer queue has the figure that
--- maintenance counted last.
+-- Waiting tasks of a queue, counted on the lane index (and that of the blocked) up to p_most; a longer
+-- queue has the figure that maintenance counted last.
 create or replace function pgqueue._count_waiting(p_queue_name text, p_most int default 10000) returns bigint
 language plpgsql stable
-set enable_seqscan = off
+set enable_seqscan = off set enable_bitmapscan = off
 as $$
 declare
     v_count bigint;
 begin
     select count(*) into v_count
     from (
-        select
-        from pgqueue.tasks t
-        where t.queue_name = p_queue_name and t.status <> 'running'
+        (select from pgqueue.tasks t where t.queue_name = p_queue_name and t.waits_for = 0 and t.status <> 'running' limit p_most)
+        union all
+        (select from pgqueue.tasks t where t.queue_name = p_queue_name and t.waits_for > 0 limit p_most)
         limit p_most
     ) waiting;
     if v_count < p_most then
@@ -88,7 +92,7 @@ create or replace function pgqueue._check_capacity(p_queue_name text, p_capacity
 language plpgsql
 as $$
 begin
-    if pgqueue._count_waiting(p_queue_name, least(p_capacity + 1, 10000)) + p_added > p_capacity then
+    if pgqueue._count_waiting(p_queue_name, least(p_capacity, 9999) + 1) + p_added > p_capacity then
         raise exception using errcode = 'QU401',
             message = format('queue %L is full: it holds at most %s waiting tasks', p_queue_name, p_capacity),
             detail = jsonb_build_object('queue_name', p_queue_name, 'capacity', p_capacity),

@@ -77,8 +77,8 @@ begin
         returning t.*
     )
     select
-        c.id, c.attempt, c.rank, c.run_at::text, c.task_type, c.payload::text, c.timeout, c.max_retries,
-        c.failures, c.crashes, c.created_at::text, c.unique_key, c.user_id, c.project_id, c.metadata::text
+        c.id, c.attempt, c.rank, c.run_at::text, c.task_type::text, c.payload::text, c.timeout::int, c.max_retries::int,
+        c.failures, c.crashes, c.created_at::text, c.unique_key::text, c.user_id::text, c.project_id::text, c.metadata::text
     from claimed c
     order by c.rank, c.run_at, c.id;
     if exists (select from pgqueue.listeners) then

@@ -54,7 +54,7 @@ comment on function pgqueue._verdict(pgqueue.tasks, jsonb) is 'The status that f
 -- Ends the attempts (p_ids[i], p_attempts[i]). p_failures[i] is null for success, else an object: outcome
 -- (failed, timed_out, cancelled, lost, released, snoozed), permanent, delay, retry, error_type, error_message,
 -- traceback. Returns the ids it did not settle: their lease is lost, or (unless p_wait) somebody else holds
--- the row at this moment.
+-- the row at this moment. An attempt that is given twice ends as it was given first.
 -- Lock order: tasks by id, then their progress; history tables only grow.
 create or replace function pgqueue.finish(
     p_ids bigint[],
@@ -76,7 +76,7 @@ begin
     perform pgqueue._need_partition(v_now);
     v_ids := pgqueue._lock_running(p_ids, p_attempts, p_wait);
     if p_failures is not null then
-        v_settled := pgqueue._put_back(v_ids, p_ids, p_elapsed_us, p_failures, v_now);
+        v_settled := pgqueue._put_back(v_ids, p_ids, p_attempts, p_elapsed_us, p_failures, v_now);
     end if;
     with ended as (
         delete from pgqueue.tasks t
@@ -89,7 +89,12 @@ begin
             v_now - coalesce(g.elapsed_us, 0) * interval '1 microsecond' as handler_started_at,
             case when g.failure is null then 'completed' else pgqueue._verdict(e, g.failure) end as verdict
         from ended e
-        join unnest(p_ids, p_elapsed_us, p_results, p_failures) as g (id, elapsed_us, result, failure) on g.id = e.id
+        join (
+            select distinct on (u.id, u.attempt) u.*
+            from unnest(p_ids, p_attempts, p_elapsed_us, p_results, p_failures) with ordinality
+                as u (id, attempt, elapsed_us, result, failure, nr)
+            order by u.id, u.attempt, u.nr
+        ) g on g.id = e.id and g.attempt = e.attempt
     ),
     reported as (
         delete from pgqueue.task_progress p
@@ -164,7 +169,7 @@ comment on function pgqueue._lock_running(bigint[], int[], boolean) is
 -- The part of finish that starts tasks again: their attempt is recorded, their counters grow, and they
 -- wait for run_at. A released or lost task keeps its place in line.
 create or replace function pgqueue._put_back(
-    p_locked bigint[], p_ids bigint[], p_elapsed_us bigint[], p_failures jsonb[], p_now timestamptz
+    p_locked bigint[], p_ids bigint[], p_attempts int[], p_elapsed_us bigint[], p_failures jsonb[], p_now timestamptz
 ) returns bigint[]
 language plpgsql volatile
 set enable_seqscan = off set enable_bitmapscan = off set enable_nestloop = off set plan_cache_mode = force_generic_plan
@@ -177,7 +182,11 @@ begin
             t.id, t.attempt, t.queue_name, t.worker_id, t.failures, g.failure, g.failure ->> 'outcome' as outcome,
             p_now - coalesce(g.elapsed_us, 0) * interval '1 microsecond' as started_at
         from pgqueue.tasks t
-        join unnest(p_ids, p_elapsed_us, p_failures) as g (id, elapsed_us, failure) on g.id = t.id
+        join (
+            select distinct on (u.id, u.attempt) u.*
+            from unnest(p_ids, p_attempts, p_elapsed_us, p_failures) with ordinality as u (id, attempt, elapsed_us, failure, nr)
+            order by u.id, u.attempt, u.nr
+        ) g on g.id = t.id and g.attempt = t.attempt
         where t.id = any(p_locked)
         and g.failure is not null
         and pgqueue._verdict(t, g.failure) = 'pending'
@@ -217,7 +226,7 @@ begin
     return v_ids;
 end $$;
 
-comment on function pgqueue._put_back(bigint[], bigint[], bigint[], jsonb[], timestamptz) is
+comment on function pgqueue._put_back(bigint[], bigint[], int[], bigint[], jsonb[], timestamptz) is
 'Ends attempts whose tasks start again; returns their ids.';
 
 create or replace function pgqueue._error_text(p_failure jsonb) returns text

@@ -203,7 +203,7 @@ begin
     from (
         select
         from pgqueue.tasks t
-        where t.queue_name = v_task.queue_name and t.status = 'pending' and t.run_at <= v_now
+        where t.queue_name = v_task.queue_name and t.waits_for = 0 and t.status = 'pending' and t.run_at <= v_now
         and (t.rank, t.run_at, t.id) < (v_task.rank, v_task.run_at, v_task.id)
         limit 1000
     ) ahead;

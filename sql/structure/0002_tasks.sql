@@ -1,23 +1,49 @@
 -- The life of a task: live in tasks, then in finished_tasks, with one executions row an ended attempt.
 
+-- What a field may hold is said by a domain: it is checked where a value comes in. A CHECK of the table
+-- would be read and evaluated again by every claim, which costs more than the claim itself.
+create domain pgqueue.task_type as text
+constraint tasks_task_type check (value <> '' and length(value) <= 200 and value !~ '[[:cntrl:]]');
+create domain pgqueue.payload as jsonb constraint tasks_payload check (pg_column_size(value) <= 1048576);
+create domain pgqueue.result as jsonb constraint tasks_result check (pg_column_size(value) <= 1048576);
+create domain pgqueue.metadata as jsonb constraint tasks_metadata check (pg_column_size(value) <= 65536);
+create domain pgqueue.max_retries as int constraint tasks_max_retries check (value between 0 and 10000);
+create domain pgqueue.timeout as int constraint tasks_timeout check (value between 1 and 31536000);
+create domain pgqueue.run_at as timestamptz
+constraint tasks_run_at check (value >= '1970-01-01 00:00:00+00' and value < '3000-01-01 00:00:00+00');
+create domain pgqueue.unique_key as text constraint tasks_unique_key check (value <> '' and length(value) <= 500);
+create domain pgqueue.user_id as text constraint tasks_user_id check (length(value) <= 200);
+create domain pgqueue.project_id as text constraint tasks_project_id check (length(value) <= 200);
+
+comment on domain pgqueue.task_type is '1 to 200 characters without control characters.';
+comment on domain pgqueue.payload is 'JSON of at most 1 MiB.';
+comment on domain pgqueue.result is 'JSON of at most 1 MiB.';
+comment on domain pgqueue.metadata is 'JSON of at most 64 KiB.';
+comment on domain pgqueue.max_retries is '0 to 10000.';
+comment on domain pgqueue.timeout is 'Seconds, 1 to 31536000 (one year).';
+comment on domain pgqueue.run_at is 'A moment from 1970 to 2999.';
+comment on domain pgqueue.unique_key is '1 to 500 characters.';
+comment on domain pgqueue.user_id is 'At most 200 characters.';
+comment on domain pgqueue.project_id is 'At most 200 characters.';
+
 -- Claims, heartbeats and reports change status, attempt, worker_id, claim_no and started_at. No index
 -- may mention one of these, so that every such update is HOT; fillfactor leaves it room on its page.
 create table pgqueue.tasks (
     id bigint generated always as identity primary key,
-    task_type text not null,
+    task_type pgqueue.task_type not null,
     queue_name text not null default 'default',
     priority smallint not null default 5,
     rank int generated always as (-priority::int) stored,
-    payload jsonb not null default '{}',
+    payload pgqueue.payload not null default '{}',
     status text not null default 'pending',
-    max_retries int not null default 3,
-    timeout int,
-    run_at timestamptz not null default clock_timestamp(),
+    max_retries pgqueue.max_retries not null default 3,
+    timeout pgqueue.timeout,
+    run_at pgqueue.run_at not null default clock_timestamp(),
     waits_for int not null default 0,
-    unique_key text,
-    user_id text,
-    project_id text,
-    metadata jsonb,
+    unique_key pgqueue.unique_key,
+    user_id pgqueue.user_id,
+    project_id pgqueue.project_id,
+    metadata pgqueue.metadata,
     attempt int not null default 0,
     failures int not null default 0,
     crashes int not null default 0,
@@ -27,25 +53,16 @@ create table pgqueue.tasks (
     started_at timestamptz,
     cancel_requested_at timestamptz,
     cancel_reason text,
-    result jsonb,
+    result pgqueue.result,
     error text,
-    constraint tasks_task_type check (task_type <> '' and length(task_type) <= 200 and task_type !~ '[[:cntrl:]]'),
-    constraint tasks_payload check (pg_column_size(payload) <= 1048576),
-    constraint tasks_metadata check (pg_column_size(metadata) <= 65536),
-    constraint tasks_result check (pg_column_size(result) <= 1048576),
-    constraint tasks_status check (status in ('blocked', 'pending', 'running')),
-    constraint tasks_blocked check ((status = 'blocked') = (waits_for > 0)),
-    constraint tasks_running check (
-        case when status = 'running' then num_nulls(worker_id, claim_no, started_at) = 0
-        else num_nonnulls(worker_id, claim_no, started_at, cancel_requested_at) = 0 end
-    ),
-    constraint tasks_max_retries check (max_retries between 0 and 10000),
-    constraint tasks_timeout check (timeout between 1 and 31536000),
-    constraint tasks_run_at check (run_at >= timestamptz '1970-01-01 00:00:00+00' and run_at < timestamptz '3000-01-01 00:00:00+00'),
-    constraint tasks_unique_key check (unique_key <> '' and length(unique_key) <= 500),
-    constraint tasks_user_id check (length(user_id) <= 200),
-    constraint tasks_project_id check (length(project_id) <= 200),
-    constraint tasks_counters check (attempt >= 0 and failures >= 0 and crashes >= 0)
+    constraint tasks_state check (
+        case status
+            when 'running' then waits_for = 0 and num_nulls(worker_id, claim_no, started_at) = 0
+            when 'pending' then waits_for = 0 and num_nonnulls(worker_id, claim_no, started_at, cancel_requested_at) = 0
+            when 'blocked' then waits_for > 0 and num_nonnulls(worker_id, claim_no, started_at, cancel_requested_at) = 0
+            else false
+        end
+    )
 ) with (
     fillfactor = 45,
     autovacuum_vacuum_scale_factor = 0.02,
@@ -56,6 +73,7 @@ create table pgqueue.tasks (
 );
 
 create index tasks_lane on pgqueue.tasks (queue_name, rank, run_at, id) where waits_for = 0;
+create index tasks_blocked on pgqueue.tasks (queue_name) where waits_for > 0;
 create unique index tasks_unique_live on pgqueue.tasks (task_type, unique_key) where unique_key is not null;
 create index tasks_user on pgqueue.tasks (user_id, id) where user_id is not null;
 create index tasks_project on pgqueue.tasks (project_id, id) where project_id is not null;

@@ -1,0 +1,114 @@
+"""QueueService: the operations of a queue, the handlers that serve it, and the worker that runs them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pgqueue.database import Database
+from pgqueue.errors import ConfigurationError
+from pgqueue.handlers import Executor, Handler, Registry, Retry
+from pgqueue.models import QueueConfig, TaskRequest
+from pgqueue.services import QueueOperations, Task
+from pgqueue.settings import Settings
+from pgqueue.worker import Worker
+
+__all__ = ["QueueService"]
+
+
+
+class QueueService(QueueOperations):
+    """Declares queues and handlers (fine at import time), submits tasks, and runs a worker with `start`."""
+
+    def __init__(self, db: Database, config: QueueConfig | None = None) -> None:
+        """Opens no connection."""
+        super().__init__(db, config or QueueConfig())
+        self.registry = Registry()
+        self._queues: dict[str, int | None] = {}
+
+    def register_queue(self, name: str, concurrency: int | None = None) -> None:
+        """Declare a queue that this service serves; written to the database when the service starts.
+
+        `concurrency` is the number of slots in each worker process; None takes it from the queue's row.
+        Raises ConfigurationError for a negative number.
+        """
+        if concurrency is not None and concurrency < 0:
+            msg = f"queue {name!r} cannot have a concurrency of {concurrency}"
+            raise ConfigurationError(msg, hint="give the number of slots; 0 runs nothing")
+        self._queues[name] = concurrency
+
+    def handler(  # noqa: PLR0913 - the options of a handler
+        self,
+        task_type: str,
+        *,
+        queue_name: str = "default",
+        max_retries: int | None = None,
+        timeout: int | None = None,
+        retry: Retry | None = None,
+        executor: Executor | None = None,
+        memory_limit_mb: int | None = None,
+    ) -> Callable[[Callable[..., Any]], Handler[Any, Any]]:
+        """Register the decorated function `f(ctx, payload)` for a task type.
+
+        An async function runs on the event loop, a plain one in a thread, or with executor="process" in a
+        process that is killed on a timeout (seconds) and may be given a memory limit. queue_name,
+        max_retries and timeout are defaults of `submit`; retry says how long failures wait.
+        Raises ConfigurationError for a function that cannot be a handler or a type that has one.
+        """
+
+        def register(fn: Callable[..., Any]) -> Handler[Any, Any]:
+            handler: Handler[Any, Any] = Handler(
+                task_type,
+                fn,
+                queue_name=queue_name,
+                max_retries=max_retries,
+                timeout=timeout,
+                retry=retry,
+                executor=executor,
+                memory_limit_mb=memory_limit_mb,
+            )
+            handler.submitter = self._submit_typed
+            self.registry.add(handler)
+            return handler
+
+        return register
+
+    def register_handler(self, task_type: str, fn: Callable[..., Any], **options: Any) -> Handler[Any, Any]:  # noqa: ANN401 - those of handler()
+        """Register a function without decorating it; the options are those of `handler`."""
+        return self.handler(task_type, **options)(fn)
+
+    async def start(
+        self, *, queues: Mapping[str, int | None] | None = None, settings: Settings | None = None, handle_signals: bool = True
+    ) -> None:
+        """Run a worker until it is cancelled or gets SIGTERM or SIGINT (where this is the main thread).
+
+        It then claims nothing more, lets running tasks end for the grace period, and releases the rest.
+        `queues` maps names to slots, and replaces the registered ones.
+        """
+        worker = self.worker(queues=queues, settings=settings)
+        running = asyncio.ensure_future(worker.run(handle_signals=handle_signals))
+        try:
+            await asyncio.shield(running)
+        except asyncio.CancelledError:
+            worker.stop()
+            await running
+            raise
+
+    async def drain(self, *, queues: Mapping[str, int | None] | None = None, settings: Settings | None = None) -> None:
+        """Run a worker until nothing is due and nothing runs; for tests and scripts."""
+        await self.worker(queues=queues, settings=settings).run(until_idle=True)
+
+    def worker(self, *, queues: Mapping[str, int | None] | None = None, settings: Settings | None = None) -> Worker:
+        """Return the worker that `start` runs."""
+        declared = {name: self._queues.get(name) for name in (*self._queues, *sorted(self.registry.queue_names()))}
+        return Worker(self.registry, self.db, settings or self.db.settings, dict(queues) if queues is not None else declared)
+
+    async def _submit_typed(self, handler: Handler[Any, Any], payload: object, *, conn: object = None, **options: Any) -> Task:  # noqa: ANN401 - fields of TaskRequest
+        options.setdefault("queue_name", handler.queue_name)
+        if handler.max_retries is not None:
+            options.setdefault("max_retries", handler.max_retries)
+        if handler.timeout is not None:
+            options.setdefault("timeout", handler.timeout)
+        request = TaskRequest(task_type=handler.task_type, payload={} if payload is None else payload, **options)
+        return await self.submit_task(request, conn=conn)

@@ -1,0 +1,112 @@
+"""One round trip: what ended goes out, what is due comes in.
+
+finish and claim travel in one pipeline, which is one transaction. Whatever goes wrong with it, the
+worker asks again without the claim, then attempt by attempt, and at last without the result that
+cannot be written; finishing is idempotent per lease, so repeating it is safe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import psycopg
+
+from pgqueue import calls
+from pgqueue.database import Database, translated
+from pgqueue.worker.attempts import Attempt
+from pgqueue.worker.reports import NOTHING, Batch
+
+__all__ = ["Claim", "Lines", "finish_parameters", "round_trip", "settle"]
+
+Row = tuple[Any, ...]
+Claim = tuple[Any, ...]
+"""Parameters of pgqueue.claim."""
+
+
+class Lines:
+    """A few dedicated connections, opened again when they break."""
+
+    def __init__(self, database: Database, size: int) -> None:
+        """Connections are opened when first taken."""
+        self._database = database
+        self._free: asyncio.LifoQueue[psycopg.AsyncConnection[Row] | None] = asyncio.LifoQueue()
+        for _ in range(size):
+            self._free.put_nowait(None)
+
+    @contextlib.asynccontextmanager
+    async def take(self) -> AsyncIterator[psycopg.AsyncConnection[Row]]:
+        """Lend a connection; one that an error leaves in doubt is closed."""
+        conn = await self._free.get()
+        try:
+            if conn is None or conn.closed:
+                conn = await self._database.connect()
+            yield conn
+        except BaseException:
+            if conn is not None:
+                await conn.close()
+            conn = None
+            raise
+        finally:
+            self._free.put_nowait(conn)
+
+    async def close(self) -> None:
+        """Close those that are free."""
+        while not self._free.empty():
+            conn = self._free.get_nowait()
+            if conn is not None:
+                await conn.close()
+
+
+async def round_trip(
+    conn: psycopg.AsyncConnection[Row], ended: Sequence[Attempt], reports: Batch, claim: Claim | None
+) -> tuple[list[int], list[Row]]:
+    """Write reports, finish what ended, claim anew; return the ids left unsettled and the rows claimed."""
+    with translated():
+        async with conn.pipeline(), conn.cursor() as finished, conn.cursor() as claimed:
+            if reports is not NOTHING:
+                await _write(conn, reports)
+            if ended:
+                await finished.execute(calls.FINISH, (*finish_parameters(ended), False))
+            if claim is not None:
+                await claimed.execute(calls.CLAIM, claim)
+            unsettled: list[int] = (await finished.fetchall())[0][0] if ended else []
+            rows = await claimed.fetchall() if claim is not None else []
+    return unsettled, rows
+
+
+async def settle(conn: psycopg.AsyncConnection[Row], attempt: Attempt, reports: Batch) -> bool:
+    """Finish one attempt, waiting for whoever holds its row; False if its lease is lost."""
+    with translated():
+        async with conn.transaction():
+            await _write(conn, reports)
+            cursor = await conn.execute(calls.FINISH, (*finish_parameters([attempt]), True))
+            row = await cursor.fetchone()
+    return row is not None and not row[0]
+
+
+async def _write(conn: psycopg.AsyncConnection[Row], reports: Batch) -> None:
+    progress, lines = reports.progress_json(), reports.lines_json()
+    if progress is not None:
+        await conn.execute(calls.REPORT_PROGRESS, (progress,))
+    if lines is not None:
+        await conn.execute(calls.WRITE_LOGS, (lines,))
+
+
+def finish_parameters(ended: Sequence[Attempt]) -> tuple[str, str, str, list[str | None] | None, list[str | None] | None]:
+    """Arrays as PostgreSQL reads them, built by hand because this is the hottest path."""
+    contexts = [attempt.ctx.row for attempt in ended]
+    ids = "{" + ",".join([str(row[0]) for row in contexts]) + "}"
+    attempts = "{" + ",".join([str(row[1]) for row in contexts]) + "}"
+    elapsed = "{" + ",".join([str(attempt.elapsed_us) for attempt in ended]) + "}"
+    results = [attempt.result for attempt in ended]
+    failures = [attempt.failure for attempt in ended]
+    return (
+        ids,
+        attempts,
+        elapsed,
+        results if any(results) else None,
+        failures if any(failures) else None,
+    )

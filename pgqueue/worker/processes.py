@@ -1,0 +1,93 @@
+"""Processes for CPU work: killed for real on a timeout, a cancellation or a lost lease."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from pebble import ProcessExpired, ProcessPool
+
+from pgqueue.errors import ConfigurationError
+from pgqueue.worker import child
+from pgqueue.worker.attempts import Attempt
+
+__all__ = ["Processes"]
+
+Receive = Callable[[dict[str, Any]], None]
+
+
+class _Datagrams(asyncio.DatagramProtocol):
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+
+    def datagram_received(self, data: bytes, _address: object) -> None:
+        self._receive(msgspec.json.decode(data))
+
+
+class Processes:
+    """A pool of processes that import the handlers' modules themselves."""
+
+    def __init__(self, slots: int, receive: Receive) -> None:
+        """`receive` is called on the loop with each report: task_id, attempt and progress or line."""
+        self._receive = receive
+        self._folder = Path(tempfile.mkdtemp(prefix="pgqueue-"))
+        address = str(self._folder / "reports")
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(address)
+        self._socket.setblocking(False)
+        self._transport: asyncio.BaseTransport | None = None
+        self._pool = ProcessPool(
+            max_workers=slots,
+            context=multiprocessing.get_context("forkserver"),
+            initializer=child.initialize,
+            initargs=(address,),
+        )
+
+    async def start(self) -> None:
+        """Begin to receive reports."""
+        loop = asyncio.get_running_loop()
+        self._transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self._receive), sock=self._socket)
+
+    async def run(self, attempt: Attempt) -> None:
+        """Run an attempt to its end in a process; `attempt.kill` kills that process."""
+        job = _job(attempt)
+        future = self._pool.schedule(child.run, args=(msgspec.msgpack.encode(job),))
+        attempt.kill = future.cancel
+        try:
+            outcome = msgspec.msgpack.decode(await asyncio.wrap_future(future), type=child.Outcome)
+        except (CancelledError, asyncio.CancelledError):
+            attempt.stopped(RuntimeError("its process was killed"))
+        except ProcessExpired as error:
+            attempt.fail(RuntimeError(f"its process died with exit code {error.exitcode}"))
+        except Exception as error:  # noqa: BLE001 - the pool passes on whatever broke in the process
+            attempt.fail(error)
+        else:
+            attempt.result, attempt.failure = outcome.result, outcome.failure
+            if outcome.progress is not None:
+                self._receive({"task_id": attempt.ctx.task_id, "attempt": attempt.ctx.attempt, "progress": outcome.progress})
+
+    async def stop(self) -> None:
+        """Kill what still runs and close."""
+        self._pool.stop()
+        await asyncio.to_thread(self._pool.join)
+        if self._transport is not None:
+            self._transport.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _job(attempt: Attempt) -> child.Job:
+    handler = attempt.handler
+    assert handler is not None  # noqa: S101 - the executor was given one
+    if "<" in handler.fn.__qualname__:
+        msg = f"the handler of {handler.task_type!r} is defined inside {handler.fn.__qualname__}"
+        raise ConfigurationError(msg, hint="executor='process' needs a function at the top of an importable module")
+    ctx = attempt.ctx
+    return child.Job(handler.fn.__module__, handler.fn.__qualname__, handler.retry, handler.memory_limit_mb, ctx.queue_name, ctx.row)

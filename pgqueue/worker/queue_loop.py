@@ -1,0 +1,301 @@
+"""One queue of one worker: claim what is due, settle what ended, and know when to sleep.
+
+Under load two pumps exchange batches with the database, so that it works while handlers run. When a
+claim comes back short, the watch takes over: it looks again, attends for some milliseconds while tasks
+come fast, and then sleeps until it is woken, by the steps that engine and tests call the sleeper's
+protocol: say `waiting` and commit; take a fence in a new transaction; look until the fence is clear;
+look once more; sleep.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import structlog
+
+from pgqueue import calls
+from pgqueue.errors import DatabaseUnavailable, LeaseLost, PgqueueError
+from pgqueue.worker.attempts import Attempt
+
+if TYPE_CHECKING:
+    from pgqueue.worker.session import Session
+
+__all__ = ["QueueLoop"]
+
+T = TypeVar("T")
+log = structlog.get_logger()
+
+BATCH = 500
+BOTH_PUMPS_FROM = 64
+ATTEND_S = 0.0015
+FULL_S = 0.010
+FLOOR_S = 0.1
+SWEEP_S = 1.0
+HOT = 10.0
+HEAT_S = 0.1
+CHEAP_S = 0.003
+NOW = "0"
+FLOOR = "250 milliseconds"
+SWEEP = None
+
+
+class QueueLoop:
+    """`slots` is how many attempts of this queue may be held at once: claimed and not settled."""
+
+    def __init__(self, session: Session, name: str, slots: int) -> None:
+        """Nothing happens before `run`."""
+        self.name = name
+        self.slots = slots
+        self.held = 0
+        self._session = session
+        self._ended: list[Attempt] = []
+        self._cursors: dict[int, tuple[str, int]] = {}
+        self._more = True
+        self._load = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._attending: bool | None = None
+        self._heat = 0.0
+        self._heated_at = 0.0
+        self._floored_at = 0.0
+        self._sweep_at = 0.0
+        self._sweep_cost = 0.0
+        self._sweep_owed = True
+        self._load.set()
+
+    @property
+    def room(self) -> int:
+        """Free slots."""
+        return self.slots - self.held
+
+    async def run(self) -> None:
+        """Serve the queue until the session is over."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._pump(0))
+            group.create_task(self._pump(BOTH_PUMPS_FROM))
+            group.create_task(self._watch())
+
+    def ended(self, attempt: Attempt) -> None:
+        """An attempt is over; settle it with the next exchange."""
+        self._ended.append(attempt)
+        self._load.set()
+        self._changed.set()
+
+    def wake(self) -> None:
+        """Something may have become due, or settings changed, or the session ends."""
+        self._sweep_owed = True
+        self._load.set()
+        self._changed.set()
+
+    # Under load
+
+    async def _pump(self, slots_needed: int) -> None:
+        while not self._session.is_over:
+            await self._load.wait()
+            if self.slots < slots_needed:
+                self._changed.clear()
+                await self._changed.wait()
+            elif self._ended or (self._more and self.room > 0 and not self._session.is_stopping):
+                await self._exchange_or_wait(self._behind())
+            else:
+                self._load.clear()
+
+    def _behind(self) -> str | None:
+        now = time.monotonic()
+        if now >= self._sweep_at:
+            return SWEEP
+        if now - self._floored_at >= FLOOR_S:
+            return FLOOR
+        return NOW
+
+    async def _exchange_or_wait(self, behind: str | None) -> int:
+        """Exchange; when that fails, do what the failure asks for, and claim nothing."""
+        try:
+            return await self._exchange(behind)
+        except LeaseLost:
+            self._session.lose()
+        except DatabaseUnavailable as error:
+            await self._session.wait_for_database(error)
+        except PgqueueError as error:
+            log.warning("a batch could not be settled; settling its tasks one by one", queue=self.name, error=str(error))
+            await self._session.settle_one_by_one(self._take_ended())
+        return 0
+
+    async def _exchange(self, behind: str | None) -> int:
+        session = self._session
+        ended = self._take_ended()
+        asked = 0 if session.is_stopping else max(0, min(self.room, self._batch_size()))
+        if not ended and not asked:
+            return 0
+        self.held += asked
+        started = time.monotonic()
+        done = session.ledger.take_done() if asked else []
+        claim_no = session.ledger.start() if asked else 0
+        claim = (session.worker_id, self.name, asked, claim_no, *self._cursor_arrays(), behind, done) if asked else None
+        try:
+            unsettled, rows = await session.exchange(ended, claim)
+        except BaseException:
+            self._undo(ended, asked, claim_no, done)
+            raise
+        self.held -= asked - len(rows)
+        if asked:
+            session.ledger.answered(claim_no, len(rows))
+            self._note_look(behind, started, len(rows), asked)
+        session.settled(ended, unsettled)
+        if rows:
+            self._remember(rows)
+            session.begin(self, rows, claim_no)
+        return len(rows)
+
+    def _batch_size(self) -> int:
+        return min(BATCH, self.slots if self.slots < BOTH_PUMPS_FROM else (self.slots + 1) // 2)
+
+    def _take_ended(self) -> list[Attempt]:
+        ended, self._ended = self._ended, []
+        self.held -= len(ended)
+        return ended
+
+    def _undo(self, ended: list[Attempt], asked: int, claim_no: int, done: list[int]) -> None:
+        """The outcome is unknown: settle again, and let the heartbeat release the claim."""
+        self.held += len(ended) - asked
+        self._ended[:0] = ended
+        if asked:
+            self._session.ledger.forget(claim_no)
+            self._session.ledger.give_back(done)
+            self._session.heart.beat_soon()
+
+    def _cursor_arrays(self) -> tuple[list[int], list[str], list[int]]:
+        ranks = list(self._cursors)
+        return ranks, [self._cursors[rank][0] for rank in ranks], [self._cursors[rank][1] for rank in ranks]
+
+    def _remember(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Move the cursors to the last row of each rank; rows come in order, times in UTC text."""
+        for row in (rows[-1],) if rows[0][2] == rows[-1][2] else rows:
+            cursor = (row[3], row[0])
+            if cursor > self._cursors.get(row[2], ("", 0)):
+                self._cursors[row[2]] = cursor
+
+    def _note_look(self, behind: str | None, started: float, got: int, asked: int) -> None:
+        now = time.monotonic()
+        self._more = got == asked
+        if got:
+            self._heat = min(2 * HOT, self._current_heat(now) + got)
+            self._heated_at = now
+            self._sweep_owed = True
+        if behind != NOW:
+            self._floored_at = now
+        if behind is SWEEP:
+            self._sweep_cost = now - started
+            self._sweep_at = now + max(SWEEP_S, 100 * self._sweep_cost)
+            self._sweep_owed = got > 0
+        if self._more:
+            self._load.set()
+        else:
+            self._changed.set()
+
+    def _current_heat(self, now: float) -> float:
+        return self._heat * math.exp((self._heated_at - now) / HEAT_S)
+
+    # When nothing more is known to be due
+
+    async def _watch(self) -> None:
+        while not self._session.is_over:
+            try:
+                await self._look()
+            except DatabaseUnavailable as error:
+                self._attending = None
+                await self._session.wait_for_database(error)
+
+    async def _look(self) -> None:
+        if self.room <= 0 and not self._session.is_stopping:
+            await self._stay_full()
+        elif self._session.is_stopping or self._more:
+            self._changed.clear()
+            await self._wait(SWEEP_S)
+        elif not await self._exchange_or_wait(self._last_behind()) and not self._more:
+            await self._rest()
+
+    def _last_behind(self) -> str | None:
+        """A last look goes from the start, unless that was dear the last time."""
+        return SWEEP if self._sweep_cost < CHEAP_S or time.monotonic() >= self._sweep_at else FLOOR
+
+    async def _stay_full(self) -> None:
+        """One who attended and stays full hands over to those who sleep."""
+        self._changed.clear()
+        if self.room > 0:
+            return
+        if self._attending and not await self._wait(FULL_S):
+            await self._say(None)
+            await self._ask(calls.hand_over(self.name))
+        elif not self._attending:
+            await self._wait(SWEEP_S)
+
+    async def _rest(self) -> None:
+        if self._current_heat(time.monotonic()) >= HOT:
+            await self._say(True)
+            self._changed.clear()
+            await self._wait(ATTEND_S)
+        elif self._session.hub.is_alive:
+            await self._sleep()
+        else:
+            await self._poll()
+
+    async def _poll(self) -> None:
+        """Without LISTEN: look every so often, from the start."""
+        await self._say(None)
+        self._changed.clear()
+        self._session.note_idle(self)
+        await self._wait(min(self._session.settings.poll_s, SWEEP_S / 4))
+        self._sweep_at = 0.0
+
+    async def _sleep(self) -> None:
+        await self._say(False)
+        fence = await self._ask(calls.fence())
+        pause = 0.005
+        while True:
+            self._changed.clear()
+            idle = await self._ask(calls.idle(self.name, fence))
+            got = await self._exchange_or_wait(self._last_behind())
+            if got or self._session.is_stopping:
+                return
+            if idle.is_clear:
+                await self._wait_until(idle.due_in)
+                return
+            if await self._wait(pause):
+                return
+            pause = min(0.25, pause * 2)
+
+    async def _wait_until(self, due_in: float | None) -> None:
+        """Sleep until woken, the next task is due, a sweep is owed, or the safety poll."""
+        limit = self._session.settings.poll_s
+        if self._sweep_owed:
+            limit = min(limit, self._sweep_at - time.monotonic())
+        elif not self.held:
+            self._session.note_idle(self)
+        if due_in is not None:
+            limit = min(limit, due_in + 0.001)
+        if not await self._wait(limit):
+            self._sweep_at = min(self._sweep_at, time.monotonic())
+
+    async def _say(self, attending: bool | None) -> None:  # noqa: FBT001 - the three states of pgqueue.waits
+        if self._attending is not attending:
+            await self._ask(calls.set_wait(self._session.worker_id, self.name, attending))
+            self._attending = attending
+
+    async def _ask(self, call: calls.Call[T]) -> T:
+        async with self._session.lines.take() as conn:
+            return await self._session.database.run(call, conn=conn)
+
+    async def _wait(self, seconds: float) -> bool:
+        """Wait for a change; False if the time ran out."""
+        if self._changed.is_set():
+            return True
+        try:
+            async with asyncio.timeout(max(seconds, 0)):
+                await self._changed.wait()
+        except TimeoutError:
+            return False
+        return True
