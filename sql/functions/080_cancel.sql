@@ -48,7 +48,7 @@ begin
         update pgqueue.tasks t
         set cancel_requested_at = coalesce(t.cancel_requested_at, pgqueue._now()), cancel_reason = coalesce(t.cancel_reason, p_reason)
         where t.id = p_id;
-        perform pg_notify('pgqueue_control', jsonb_build_object('kind', 'cancel', 'worker_id', v_task.worker_id, 'task_id', p_id)::text);
+        perform pgqueue._notify('pgqueue_control', jsonb_build_object('kind', 'cancel', 'worker_id', v_task.worker_id, 'task_id', p_id)::text);
         return 'running';
     end if;
     perform pgqueue._cancel_waiting(p_id, p_reason);

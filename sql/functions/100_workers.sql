@@ -20,12 +20,14 @@ comment on function pgqueue.register_worker(text, int, text[], jsonb, double pre
 -- The worker is alive and knows the claims p_open, up to p_last_claim. Claims of its that it does not know
 -- were lost on the way back: what still runs of them is released at no cost. Tells whether it was declared
 -- lost, whether it shall stop, and which of its tasks shall be cancelled.
--- Lock order: the worker's row, then tasks.
+-- Lock order: the worker's row, then tasks by SKIP LOCKED: nobody who holds a task can silence a worker.
 create or replace function pgqueue.heartbeat(
     p_worker_id bigint, p_last_claim int default null, p_open_claims int[] default null, p_status jsonb default null
 ) returns table (is_lost boolean, stop_requested boolean, cancel_ids bigint[])
 language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
 as $$
+declare
+    v_unknown int[];
 begin
     update pgqueue.workers w
     set heartbeat_at = pgqueue._now(), status = coalesce(p_status, w.status)
@@ -33,11 +35,12 @@ begin
     returning w.stop_requested_at is not null into stop_requested;
     is_lost := not found;
     if not is_lost then
-        perform pgqueue._release_claims(p_worker_id, array(
+        v_unknown := array(
             select c.claim_no
             from pgqueue.claims c
             where c.worker_id = p_worker_id and c.claim_no <= p_last_claim and not c.claim_no = any(p_open_claims)
-        ));
+        );
+        perform pgqueue._end_claims(p_worker_id, v_unknown, '{"outcome": "released"}', false);
     end if;
     cancel_ids := array(
         select t.id
@@ -52,20 +55,9 @@ end $$;
 
 comment on function pgqueue.heartbeat(bigint, int, int[], jsonb) is 'Renews the lease of a worker, releases claims whose answer it never got, and brings its orders.';
 
--- Ends, as released, what still runs of these claims, and forgets the claims.
-create or replace function pgqueue._release_claims(p_worker_id bigint, p_claim_nos int[]) returns int
-language plpgsql volatile
-as $$
-begin
-    if p_claim_nos = '{}' then
-        return 0;
-    end if;
-    return pgqueue._end_claims(p_worker_id, p_claim_nos, '{"outcome": "released"}');
-end $$;
-
-comment on function pgqueue._release_claims(bigint, int[]) is 'Puts back what still runs of a worker''s claims; returns how many tasks.';
-
-create or replace function pgqueue._end_claims(p_worker_id bigint, p_claim_nos int[], p_failure jsonb) returns int
+-- Ends what still runs of these claims and forgets the claims. A claim with a task that somebody else holds
+-- at this moment (unless p_wait) is kept, for the next time.
+create or replace function pgqueue._end_claims(p_worker_id bigint, p_claim_nos int[], p_failure jsonb, p_wait boolean) returns int
 language plpgsql volatile
 set enable_seqscan = off
 as $$
@@ -73,7 +65,11 @@ declare
     v_ids bigint[];
     v_attempts int[];
     v_elapsed bigint[];
+    v_left bigint[] := '{}';
 begin
+    if p_claim_nos = '{}' then
+        return 0;
+    end if;
     select array_agg(r.id), array_agg(r.attempt), array_agg((extract(epoch from pgqueue._now() - r.started_at) * 1000000)::bigint)
     into v_ids, v_attempts, v_elapsed
     from (
@@ -87,16 +83,17 @@ begin
         and t.claim_no = c.claim_no
     ) r;
     if v_ids is not null then
-        perform pgqueue.finish(v_ids, v_attempts, v_elapsed, null, array_fill(p_failure, array[cardinality(v_ids)]), true);
+        v_left := pgqueue.finish(v_ids, v_attempts, v_elapsed, null, array_fill(p_failure, array[cardinality(v_ids)]), p_wait);
     end if;
-    delete from pgqueue.claims c where c.worker_id = p_worker_id and c.claim_no = any(p_claim_nos);
-    return coalesce(cardinality(v_ids), 0);
+    delete from pgqueue.claims c where c.worker_id = p_worker_id and c.claim_no = any(p_claim_nos) and not c.ids && v_left;
+    return coalesce(cardinality(v_ids), 0) - cardinality(v_left);
 end $$;
 
-comment on function pgqueue._end_claims(bigint, int[], jsonb) is 'Ends what still runs of a worker''s claims with one outcome; returns how many tasks.';
+comment on function pgqueue._end_claims(bigint, int[], jsonb, boolean) is 'Ends what still runs of a worker''s claims with one outcome; returns how many tasks.';
 
 -- Workers that were not heard for their lease lose it, and their tasks go on elsewhere. Never decided by
--- how long a task runs. Locking the worker's row first shuts out its own claims and heartbeats.
+-- how long a task runs. Locking the worker's row first shuts out its own claims and heartbeats. Tasks that
+-- somebody else holds at this moment are taken by the next rescue.
 create or replace function pgqueue.rescue() returns table (worker_id bigint, rescued int)
 language plpgsql volatile security definer set search_path = ''
 as $$
@@ -119,7 +116,8 @@ begin
             jsonb_build_object(
                 'outcome', 'lost', 'error_type', 'WorkerLost',
                 'error_message', format('worker %s (%s, pid %s) was not heard since %s', v.id, v.hostname, v.pid, v.heartbeat_at)
-            )
+            ),
+            false
         );
         perform pgqueue._wake(w.queue_name) from pgqueue.waits w where w.worker_id = v.id;
         delete from pgqueue.waits w where w.worker_id = v.id;
@@ -132,18 +130,22 @@ end $$;
 
 comment on function pgqueue.rescue() is 'Takes the tasks of workers that are not heard any more; returns those workers.';
 
--- A worker ends in order: what it still holds is released at no cost.
+-- A worker ends in order: what it still holds is released at no cost. It stops attending before that, so
+-- that the sleepers are woken.
 create or replace function pgqueue.stop_worker(p_worker_id bigint) returns int
 language plpgsql volatile security definer set search_path = ''
 as $$
 declare
+    v_queues text[];
     v_released int;
 begin
     perform from pgqueue.workers w where w.id = p_worker_id for update;
-    v_released := pgqueue._release_claims(
-        p_worker_id, array(select c.claim_no from pgqueue.claims c where c.worker_id = p_worker_id)
+    with gone as (delete from pgqueue.waits w where w.worker_id = p_worker_id returning w.queue_name, w.attending)
+    select array_agg(g.queue_name) into v_queues from gone g where g.attending;
+    v_released := pgqueue._end_claims(
+        p_worker_id, array(select c.claim_no from pgqueue.claims c where c.worker_id = p_worker_id), '{"outcome": "released"}', true
     );
-    delete from pgqueue.waits w where w.worker_id = p_worker_id;
+    perform pgqueue._wake(q.queue_name) from unnest(v_queues) as q (queue_name);
     delete from pgqueue.workers w where w.id = p_worker_id;
     return v_released;
 end $$;
@@ -162,7 +164,7 @@ begin
             detail = jsonb_build_object('worker_id', p_worker_id),
             hint = 'select * from pgqueue.worker_overview shows those there are.';
     end if;
-    perform pg_notify('pgqueue_control', jsonb_build_object('kind', 'stop', 'worker_id', p_worker_id)::text);
+    perform pgqueue._notify('pgqueue_control', jsonb_build_object('kind', 'stop', 'worker_id', p_worker_id)::text);
 end $$;
 
 comment on function pgqueue.request_stop(bigint) is 'Asks a worker to drain and stop.';

@@ -4,7 +4,7 @@ create or replace function pgqueue._queue_changed(p_name text) returns void
 language plpgsql volatile
 as $$
 begin
-    perform pg_notify('pgqueue_control', jsonb_build_object('kind', 'queue', 'queue_name', p_name)::text);
+    perform pgqueue._notify('pgqueue_control', jsonb_build_object('kind', 'queue', 'queue_name', p_name)::text);
     perform pgqueue._wake(p_name);
 end $$;
 
