@@ -1,16 +1,23 @@
 -- A task comes in. A plain insert, submit() and submit_many() end in the same place: the row, its lane,
 -- and a word to whoever sleeps.
 
--- Looks first and does nothing in the common case: the queue is there, the lane is there, nobody sleeps.
+-- Looks once and does nothing in the common case: the queue and the lane are there, and nobody sleeps.
 create or replace function pgqueue._task_inserted() returns trigger
 language plpgsql security definer set search_path = ''
 as $$
 declare
     v_capacity int;
     v_has_lane boolean;
+    v_has_waits boolean;
 begin
-    select q.capacity, exists (select from pgqueue.lanes l where l.queue_name = q.name and l.rank = new.rank)
-    into v_capacity, v_has_lane
+    if new.status <> 'pending' then
+        perform pgqueue._refuse_status(new.status);
+    end if;
+    select
+        q.capacity,
+        exists (select from pgqueue.lanes l where l.queue_name = new.queue_name and l.rank = new.rank),
+        exists (select from pgqueue.waits w where w.queue_name = new.queue_name)
+    into v_capacity, v_has_lane, v_has_waits
     from pgqueue.queues q
     where q.name = new.queue_name;
     if not found then
@@ -22,35 +29,29 @@ begin
     if not v_has_lane then
         insert into pgqueue.lanes (queue_name, rank) values (new.queue_name, new.rank);
     end if;
-    perform pgqueue._wake(new.queue_name);
+    if v_has_waits or current_setting('transaction_isolation') <> 'read committed' then
+        perform pgqueue._wake(new.queue_name);
+    end if;
     return null;
 end $$;
 
-comment on function pgqueue._task_inserted() is 'Checks the queue and its capacity, notes the lane, wakes.';
+comment on function pgqueue._task_inserted() is 'Checks status, queue and capacity, notes the lane, wakes.';
 
--- submit_many does all this once for its rows and says so. Only the owner's word counts: the roles may
--- insert but not update.
 create or replace trigger tasks_inserted after insert on pgqueue.tasks
-for each row when (
-    coalesce(current_setting('pgqueue.in_bulk', true), '') <> 'on' or not has_table_privilege('pgqueue.tasks', 'update')
-)
+for each row when (coalesce(current_setting('pgqueue.in_bulk', true), '') <> 'on')
 execute function pgqueue._task_inserted();
 
-create or replace function pgqueue._refuse_status() returns trigger
+create or replace function pgqueue._refuse_status(p_status text) returns void
 language plpgsql
 as $$
 begin
     raise exception using errcode = 'QU001',
-        message = format('a task cannot be inserted with status %L: it starts as pending', new.status),
-        detail = jsonb_build_object('status', new.status),
+        message = format('a task cannot be inserted with status %L: it starts as pending', p_status),
+        detail = jsonb_build_object('status', p_status),
         hint = 'Leave status out; use run_at to start it later.';
 end $$;
 
-comment on function pgqueue._refuse_status() is 'Raises QU001: an insert cannot set a status.';
-
-create or replace trigger tasks_insert_pending before insert on pgqueue.tasks
-for each row when (new.status <> 'pending')
-execute function pgqueue._refuse_status();
+comment on function pgqueue._refuse_status(text) is 'Raises QU001: an insert cannot set a status.';
 
 create or replace function pgqueue._queue_not_found(p_queue_name text) returns void
 language plpgsql
