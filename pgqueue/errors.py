@@ -170,6 +170,9 @@ BY_SQLSTATE: dict[str, type[PgqueueError]] = {
 }
 """The private SQLSTATEs, each with its exception."""
 
+UNIQUE_KEY = "tasks_unique_live"
+"""The index that holds one live task a unique key."""
+
 _REFUSED = {
     "22001": "a value is longer than its column allows",
     "22003": "a number is out of range",
@@ -201,7 +204,7 @@ def from_postgres(exc: psycopg.Error) -> PgqueueError:
         return _ours(exc, BY_SQLSTATE[state])
     if state in _REFUSED:
         return _refused(exc, state)
-    if state == "23505" and "unique_key" in (exc.diag.constraint_name or ""):
+    if state == "23505" and exc.diag.constraint_name == UNIQUE_KEY:
         return _duplicate(exc)
     if state.startswith(_GONE) or (not state and _is_operational(exc)):
         return _unavailable(exc)

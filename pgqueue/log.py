@@ -88,8 +88,11 @@ class _Forward(logging.Handler):
     """Passes records of the standard library's logging on to structlog."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        log = structlog.get_logger(logger=record.name)
-        log.log(record.levelno, record.getMessage(), exc_info=record.exc_info)
+        log = structlog.get_logger().bind(logger=record.name)
+        try:
+            log.log(record.levelno, record.getMessage(), exc_info=record.exc_info)
+        except Exception:  # noqa: BLE001 - a broken log call must not break its caller; logging reports it
+            self.handleError(record)
 
 
 def _processors() -> list[Processor]:

@@ -27,7 +27,7 @@ RESERVED = (
 )
 """What may follow PGQUEUE_ beside the settings: the options of commands, and the tests' own."""
 
-Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=31_536_000)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
@@ -48,7 +48,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Pause between two heartbeats: at most a third of the lease."""
     poll_s: Seconds = 1.0
     """Longest wait for work when every wake-up is lost."""
-    grace_s: Annotated[float, msgspec.Meta(ge=0)] = 30.0
+    grace_s: Annotated[float, msgspec.Meta(ge=0, le=31_536_000)] = 30.0
     """What running tasks get to end on a stop, before they are cancelled."""
     pool_min: Count = 1
     pool_max: Count = 10

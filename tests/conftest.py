@@ -73,6 +73,14 @@ def server_folder() -> Path:
     return folder
 
 
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A folder for a server of this test's own; the test stops what it starts there."""
+    folder = server_folder()
+    yield folder
+    shutil.rmtree(folder)
+
+
 @pytest.fixture(scope="session")
 def new_server() -> Iterator[Callable[..., Server]]:
     """Make servers, not started, from options on top of OPTIONS; all are stopped at the end."""

@@ -98,23 +98,30 @@ def choose_account(data: Path) -> Account:
     uid = os.geteuid()
     owner = data.stat().st_uid if data.exists() else None
     if owner is None:
-        return _dropped() if uid == 0 else _account(pwd.getpwuid(uid))
+        return _dropped() if uid == 0 else _account(uid)
     if owner == 0 or (uid not in (0, owner)):
         msg = f"{data} belongs to uid {owner}; this process runs as uid {uid}"
         hint = "run as its owner, or choose another folder with PGQUEUE_DATA_DIR (PostgreSQL refuses root)"
         raise ConfigurationError(msg, hint=hint)
-    return _account(pwd.getpwuid(owner))
+    return _account(owner)
 
 
 def _dropped() -> Account:
     for name in CANDIDATES:
         try:
-            return _account(pwd.getpwnam(name))
+            return _account(pwd.getpwnam(name).pw_uid)
         except KeyError:
             continue
     msg = f"PostgreSQL refuses to run as root, and none of the users {', '.join(CANDIDATES)} exists"
     raise ConfigurationError(msg, hint="run as another user, or: useradd --system postgres")
 
 
-def _account(entry: pwd.struct_passwd) -> Account:
+def _account(uid: int) -> Account:
+    try:
+        entry = pwd.getpwuid(uid)
+    except KeyError:
+        msg = f"uid {uid} has no entry in /etc/passwd, and PostgreSQL does not run without one"
+        raise ConfigurationError(
+            msg, hint=f"as root: useradd --uid {uid} pgqueue; or name a server in PGQUEUE_DSN"
+        ) from None
     return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)

@@ -57,11 +57,13 @@ def find_binaries(bindir: Path | str | None = None, data_dir: Path | str | None 
     named = _named(bindir)
     if named:
         return _fitting(*named, wanted)
-    found = [binaries for rule, folder in _candidates() if (binaries := _inspect(folder, rule))]
-    for binaries in found:
-        if wanted in (None, binaries.version):
+    others: list[Binaries] = []
+    for rule, folder in _candidates():
+        binaries = _inspect(folder, rule)
+        if binaries and binaries.version >= OLDEST and wanted in (None, binaries.version):
             return binaries
-    raise _missing(wanted, found)
+        others += [binaries] if binaries else []
+    raise _missing(wanted, others)
 
 
 def copy_for(account: Account, binaries: Binaries) -> Binaries:
@@ -111,9 +113,12 @@ def _fitting(bindir: Path, rule: str, wanted: int | None) -> Binaries:
 
 
 def _missing(wanted: int | None, found: list[Binaries]) -> DatabaseUnavailable:
-    if wanted is None:
-        return DatabaseUnavailable("no database is named, and no PostgreSQL server is installed", hint=FIXES)
     seen = ", ".join(f"{b.version} ({b.bindir})" for b in found) or "none"
+    if wanted is None:
+        msg = (
+            f"no database is named, and no PostgreSQL server of version {OLDEST} or newer is installed (found: {seen})"
+        )
+        return DatabaseUnavailable(msg, hint=FIXES)
     msg = f"the data directory was made by PostgreSQL {wanted}; installed: {seen}"
     fixes = f"install PostgreSQL {wanted}, or choose a new PGQUEUE_DATA_DIR, or name a server in PGQUEUE_DSN"
     return DatabaseUnavailable(msg, hint=fixes)

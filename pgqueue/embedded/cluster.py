@@ -65,7 +65,7 @@ class Layout:
     def socket_dir(self) -> Path:
         """Return the socket's folder, below `home` where its path is short enough."""
         near = self.home / "run"
-        if len(os.fsencode(near / SOCKET)) <= LONGEST_SOCKET_PATH:
+        if _fits(near):
             return near
         try:
             return Path(self.elsewhere.read_text(encoding="utf-8"))
@@ -92,14 +92,24 @@ class Layout:
         """Make the folders for log and socket; the caller holds the start lock."""
         if not self.log.exists():
             account.make_folder(self.log)
-        socket_dir = self.socket_dir()
-        if len(os.fsencode(socket_dir / SOCKET)) > LONGEST_SOCKET_PATH:
+        folder = self.socket_dir()
+        if not _fits(folder) or self._belongs_to_another(folder):
             self.elsewhere.write_text(str(_short_folder(account)), encoding="utf-8")
-        elif not socket_dir.exists():
-            account.make_folder(socket_dir)
-        elif socket_dir.is_symlink() or socket_dir.stat().st_uid != account.uid:
-            msg = f"the socket's folder {socket_dir} does not belong to {account.name}"
+        elif not folder.exists():
+            account.make_folder(folder)
+        elif folder.is_symlink() or folder.stat().st_uid != account.uid:
+            msg = f"the socket's folder {folder} does not belong to {account.name}"
             raise ConfigurationError(msg, hint=f"somebody else made it: remove {self.elsewhere} and start again")
+
+    def _belongs_to_another(self, folder: Path) -> bool:
+        """Whether the server of a copied folder uses this socket: its lock file names the data."""
+        if folder == self.home / "run":
+            return False
+        try:
+            lines = (folder / f"{SOCKET}.lock").read_text(encoding="utf-8").splitlines()
+        except OSError:
+            return False
+        return lines[1:2] != [str(self.data)]
 
     def log_tail(self, lines: int = 12) -> str:
         """Return the last lines that the server logged."""
@@ -140,12 +150,14 @@ def _locales(version: int) -> Iterator[list[str]]:
         yield [f"--locale={locale}", *builtin]
 
 
+def _fits(folder: Path) -> bool:
+    return len(os.fsencode(folder / SOCKET)) <= LONGEST_SOCKET_PATH
+
+
 def _short_folder(account: Account) -> Path:
     """Make a private folder with a short path for the socket; its name cannot be foreseen."""
     for base in dict.fromkeys((tempfile.gettempdir(), "/tmp", "/var/tmp")):  # noqa: S108 - mkdtemp is safe there
-        if len(os.fsencode(base)) + len("/pgqueue-xxxxxxxx/") + len(SOCKET) > LONGEST_SOCKET_PATH:
-            continue
-        if Path(base).is_dir() and account.can_enter(Path(base)):
+        if _fits(Path(base, "pgqueue-xxxxxxxx")) and account.can_enter(Path(base)):
             folder = tempfile.mkdtemp(prefix="pgqueue-", dir=base)
             os.chown(folder, account.uid, account.gid)
             return Path(folder)

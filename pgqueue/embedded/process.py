@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pgqueue.errors import DatabaseUnavailable
+from pgqueue.errors import ConfigurationError, DatabaseUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -141,7 +141,11 @@ def try_lock(descriptor: int) -> bool:
 @contextmanager
 def locked(path: Path, timeout_s: float) -> Iterator[int]:
     """Hold an exclusive lock on `path`; raises DatabaseUnavailable after `timeout_s` seconds."""
-    descriptor = open_lock(path)
+    try:
+        descriptor = open_lock(path)
+    except PermissionError as exc:
+        msg = f"{path.parent} belongs to another user"
+        raise ConfigurationError(msg, hint="run as its owner, or choose another folder with PGQUEUE_DATA_DIR") from exc
     try:
         if not poll_until(lambda: try_lock(descriptor), timeout_s):
             msg = f"{path} has been locked by another process for {timeout_s:g} s"

@@ -58,4 +58,4 @@ def resolve_dsn(dsn: str | None = None) -> Resolved:
     server = default_server()
     server.start()
     server.create_database(DATABASE)
-    return Resolved(server.dsn(DATABASE), f"embedded server in {server.layout.home} ({server.binaries.rule})")
+    return Resolved(server.dsn(DATABASE), f"embedded server in {server.layout.home}")

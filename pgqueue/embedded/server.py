@@ -45,12 +45,12 @@ LAUNCH = 'umask 077; log=$1; shift; "$@" </dev/null >"$log" 2>&1 & echo $!'
 class Status:
     """What is known of a server; pid and socket_dir are None where it does not run."""
 
-    running: bool
-    ready: bool
-    pid: int | None
-    socket_dir: Path | None
     data_dir: Path
-    started_at: int | None
+    running: bool = False
+    ready: bool = False
+    pid: int | None = None
+    socket_dir: Path | None = None
+    started_at: int | None = None
     """Seconds since 1970."""
 
 
@@ -97,7 +97,7 @@ class Server:
 
         `fast` ends sessions, `smart` waits for them, `immediate` does not write a checkpoint.
         """
-        if not self.layout.data.exists():
+        if not self.layout.home.exists():
             return
         with process.locked(self.layout.start_lock, self.timeout_s + 30.0):
             pid_file = process.read_pid_file(self.layout.data)
@@ -114,13 +114,13 @@ class Server:
         """Return whether the server runs, without starting anything."""
         pid_file = process.read_pid_file(self.layout.data)
         if pid_file is None or not process.serves(pid_file.pid, self.layout.data):
-            return Status(False, False, None, None, self.layout.data, None)  # noqa: FBT003 - fields in order
+            return Status(self.layout.data)
         return Status(
+            data_dir=self.layout.data,
             running=True,
             ready=pid_file.ready,
             pid=pid_file.pid,
             socket_dir=Path(pid_file.socket_dir),
-            data_dir=self.layout.data,
             started_at=pid_file.started_at,
         )
 

@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from pgqueue.schema.source import Source
 
 RELEASE = "release"
-PRESENT = "select to_regclass('pgqueue.migrations') is not null"
+PRESENT = """\
+select exists (
+    select from pg_catalog.pg_class c
+    join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+    where n.nspname = 'pgqueue' and c.relname = 'migrations'
+)
+"""
+"""Reads the catalogs themselves: within a transaction, to_regclass may answer from a stale cache."""
 ENTRIES = "select name, kind, checksum, breaking from pgqueue.migrations"
 
 
