@@ -34,7 +34,8 @@ declare
     v_task pgqueue.tasks;
     v_status text;
 begin
-    select t.* into v_task from pgqueue.tasks t where t.id = p_id for update;
+    -- NO KEY: the reports of a running attempt (KEY SHARE) go on while an application holds this open.
+    select t.* into v_task from pgqueue.tasks t where t.id = p_id for no key update;
     if not found then
         select f.status into v_status from pgqueue.finished_tasks f where f.id = p_id order by f.finished_at desc limit 1;
         if v_status is null then

@@ -84,7 +84,7 @@ end $$;
 comment on function pgqueue._publish_progress(bigint[]) is 'Publishes the last reports of tasks to their followers.';
 
 -- What a worker's handlers reported since it last wrote: objects with task_id, attempt and the fields of
--- update_progress. Returns the tasks whose attempt does not run any more.
+-- update_progress; the last one of an attempt counts. Returns the tasks whose attempt does not run any more.
 -- Lock order: tasks by id (KEY SHARE), then their reports by task.
 create or replace function pgqueue.report_progress(p_reports jsonb) returns bigint[]
 language plpgsql volatile security definer
@@ -95,22 +95,29 @@ declare
     v_now timestamptz := pgqueue._now();
     v_given bigint[] := array(select (r ->> 'task_id')::bigint from jsonb_array_elements(p_reports) as r);
     v_held bigint[];
+    v_attempts int[];
 begin
-    v_held := array(
-        select t.id
+    select coalesce(array_agg(h.id), '{}'), array_agg(h.attempt)
+    into v_held, v_attempts
+    from (
+        select t.id, t.attempt
         from pgqueue.tasks t
-        join jsonb_to_recordset(p_reports) as g (task_id bigint, attempt int) on g.task_id = t.id and g.attempt = t.attempt
+        join (select distinct r.task_id, r.attempt from jsonb_to_recordset(p_reports) as r (task_id bigint, attempt int)) g
+            on g.task_id = t.id and g.attempt = t.attempt
         where t.id = any(v_given) and t.status = 'running'
         order by t.id
         for key share of t
-    );
+    ) h;
     insert into pgqueue.task_progress as p (task_id, progress, message, step, completed_steps, total_steps, updated_at)
-    select g.task_id, g.progress, left(g.message, 4000), left(g.step, 1000), g.completed_steps, g.total_steps, v_now
-    from jsonb_to_recordset(p_reports) as g (
-        task_id bigint, progress int, message text, step text, completed_steps int, total_steps int
-    )
-    where g.task_id = any(v_held)
-    order by g.task_id
+    select distinct on (g.task_id)
+        g.task_id, g.progress, left(g.message, 4000), left(g.step, 1000), g.completed_steps, g.total_steps, v_now
+    from rows from (
+        jsonb_to_recordset(p_reports) as (
+            task_id bigint, attempt int, progress int, message text, step text, completed_steps int, total_steps int
+        )
+    ) with ordinality as g (task_id, attempt, progress, message, step, completed_steps, total_steps, nr)
+    join unnest(v_held, v_attempts) as h (id, attempt) on h.id = g.task_id and h.attempt = g.attempt
+    order by g.task_id, g.nr desc
     on conflict (task_id) do update set
         progress = excluded.progress, message = excluded.message, step = excluded.step,
         completed_steps = excluded.completed_steps, total_steps = excluded.total_steps, updated_at = excluded.updated_at;
@@ -152,18 +159,21 @@ as $$
 declare
     v_now timestamptz := pgqueue._now();
     v_held bigint[];
+    v_attempts int[];
     v_count int;
 begin
     perform pgqueue._need_partition(v_now);
-    v_held := array(
-        select t.id
+    select array_agg(h.id), array_agg(h.attempt)
+    into v_held, v_attempts
+    from (
+        select t.id, t.attempt
         from pgqueue.tasks t
         join (select distinct l.task_id, l.attempt from jsonb_to_recordset(p_lines) as l (task_id bigint, attempt int)) g
             on g.task_id = t.id and g.attempt = t.attempt
         where t.id = any(array(select (l ->> 'task_id')::bigint from jsonb_array_elements(p_lines) as l)) and t.status = 'running'
         order by t.id
         for key share of t
-    );
+    ) h;
     insert into pgqueue.task_logs (task_id, attempt, logged_at, level, message, fields)
     select
         g.task_id, g.attempt,
@@ -174,7 +184,7 @@ begin
             task_id bigint, attempt int, level text, message text, fields jsonb, ago double precision
         )
     ) with ordinality as g (task_id, attempt, level, message, fields, ago, nr)
-    where g.task_id = any(v_held)
+    join unnest(v_held, v_attempts) as h (id, attempt) on h.id = g.task_id and h.attempt = g.attempt
     order by g.nr;
     get diagnostics v_count = row_count;
     return v_count;
