@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CANDIDATES = ("postgres", "nobody")
+TIMEOUT_S = 120.0
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL": "C"}
 
 
@@ -46,8 +47,11 @@ class Account:
             return {}
         return {"user": self.uid, "group": self.gid, "extra_groups": []}
 
-    def run(self, args: Sequence[str | Path], timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
-        """Run a command as this user in a clean environment, from `/`; never raises on its exit."""
+    def run(self, args: Sequence[str | Path], keep_open: Sequence[int] = ()) -> subprocess.CompletedProcess[str]:
+        """Run a command as this user in a clean environment, from `/`; never raises on its exit.
+
+        The command inherits the descriptors `keep_open`, and so holds their locks while it lives.
+        """
         return subprocess.run(
             args,
             **self.credentials(),
@@ -58,7 +62,8 @@ class Account:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            timeout=timeout,
+            pass_fds=keep_open,
+            timeout=TIMEOUT_S,
             check=False,
         )
 

@@ -118,18 +118,20 @@ class Layout:
         return "\n".join(text.strip().splitlines()[-lines:])
 
 
-def make_cluster(layout: Layout, account: Account, binaries: Binaries, *, durable: bool) -> None:
+def make_cluster(layout: Layout, account: Account, binaries: Binaries, lock: int, *, durable: bool) -> None:
     """Run `initdb` beside the final place and move the result there: all or nothing.
 
-    The locale is named, since the environment's may not exist. Raises DatabaseUnavailable with
-    what `initdb` said.
+    It inherits the start lock, so that an `initdb` whose starter was killed ends before the next
+    one begins. The locale is named, since the environment's may not exist. Raises
+    DatabaseUnavailable with what `initdb` said.
     """
     draft = layout.home / "data.new"
     said = ""
     for locale in _locales(binaries.version):
         shutil.rmtree(draft, ignore_errors=True)
         account.make_folder(draft)
-        done = account.run([binaries.bindir / "initdb", *_initdb_options(draft, durable=durable), *locale])
+        command = [str(binaries.bindir / "initdb"), *_initdb_options(draft, durable=durable), *locale]
+        done = account.run(command, keep_open=[lock])
         if done.returncode == 0:
             draft.rename(layout.data)
             return

@@ -87,9 +87,9 @@ class Server:
         Raises DatabaseUnavailable with the end of the server's log where it does not come up.
         """
         account = self.layout.prepare()
-        with process.locked(self.layout.start_lock, self.timeout_s + 30.0):
+        with process.locked(self.layout.start_lock, self.timeout_s + 30.0) as lock:
             if not self._adopt():
-                self._await_ready(self._launch(account, copy_for(account, self.binaries)))
+                self._await_ready(self._launch(account, copy_for(account, self.binaries), lock))
                 self._started = True
 
     def stop(self, mode: StopMode = "fast") -> None:
@@ -161,10 +161,10 @@ class Server:
             raise self._failure(f"a server runs, but was not ready within {self.timeout_s:g} s")
         return self.status().ready
 
-    def _launch(self, account: Account, binaries: Binaries) -> int:
+    def _launch(self, account: Account, binaries: Binaries, lock: int) -> int:
         self.layout.make_folders(account)
         if not self.layout.data.exists():
-            make_cluster(self.layout, account, binaries, durable=self.options.get("fsync") != "off")
+            make_cluster(self.layout, account, binaries, lock, durable=self.options.get("fsync") != "off")
         owner = process.open_lock(self.layout.owner_lock)
         try:
             self._evict(owner)
