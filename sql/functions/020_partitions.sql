@@ -85,7 +85,7 @@ as $$
     left join pg_catalog.pg_inherits i on i.inhrelid = c.oid
     where c.relnamespace = 'pgqueue'::regnamespace
     and c.relkind = 'r'
-    and to_date(right(c.relname, 8), 'YYYYMMDD') + 1 <= (p_before at time zone 'UTC')::date
+    and right(c.relname, 8) < to_char(p_before at time zone 'UTC', 'YYYYMMDD')
     order by right(c.relname, 8), p.nr
 $$;
 

@@ -90,11 +90,11 @@ as $$
 begin
     perform pgqueue._check_filter(p_status, 1, 0);
     return query
-    select count(*), count(*) >= p_most
+    select least(count(*), p_most), count(*) > p_most
     from (
         select
         from pgqueue.list_tasks(
-            p_queue_name, p_status, p_task_type, p_user_id, p_project_id, p_created_from, p_created_to, p_most
+            p_queue_name, p_status, p_task_type, p_user_id, p_project_id, p_created_from, p_created_to, p_most + 1
         )
     ) counted;
 end $$;
@@ -198,7 +198,7 @@ begin
     select count(*) into v_running
     from pgqueue.claims c
     join pgqueue.tasks t on t.id = any(c.ids)
-    where t.status = 'running' and t.queue_name = v_task.queue_name;
+    where t.status = 'running' and t.queue_name = v_task.queue_name and t.worker_id = c.worker_id and t.claim_no = c.claim_no;
     select count(*) into v_ahead
     from (
         select

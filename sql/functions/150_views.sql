@@ -8,7 +8,7 @@ select
         select count(*)
         from pgqueue.claims c
         join pgqueue.tasks t on t.id = any(c.ids)
-        where t.status = 'running' and t.queue_name = q.name
+        where t.status = 'running' and t.queue_name = q.name and t.worker_id = c.worker_id and t.claim_no = c.claim_no
     ) as running,
     q.concurrency,
     q.capacity,
