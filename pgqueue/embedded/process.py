@@ -11,6 +11,8 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import socket
+import struct
 import subprocess
 import time
 from contextlib import contextmanager
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 PROC = Path("/proc")
 PAUSE_S = 0.01
+SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,18 @@ def send_signal(pid: int, data: Path, number: signal.Signals) -> bool:
         if handle >= 0:
             os.close(handle)
     return True
+
+
+def answers(socket_path: Path) -> bool:
+    """Return whether a server answers on its socket: it is asked for TLS, and says yes or no."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(1.0)
+        try:
+            client.connect(str(socket_path))
+            client.sendall(SSL_REQUEST)
+            return client.recv(1) in {b"N", b"S"}
+        except OSError:
+            return False
 
 
 def server_processes(data: Path) -> list[int]:

@@ -155,11 +155,15 @@ class Server:
             self.stop()
 
     def _adopt(self) -> bool:
-        """Return whether a running server accepts connections; one that stops is waited for."""
-        settled = process.poll_until(lambda: self.status().running == self.status().ready, self.timeout_s)
+        """Return whether a running server accepts connections; one that ends is waited for."""
+        settled = process.poll_until(lambda: self._accepts() or not self.status().running, self.timeout_s)
         if not settled:
             raise self._failure(f"a server runs, but was not ready within {self.timeout_s:g} s")
-        return self.status().ready
+        return self.status().running
+
+    def _accepts(self) -> bool:
+        status = self.status()
+        return status.ready and status.socket_dir is not None and process.answers(status.socket_dir / SOCKET)
 
     def _launch(self, account: Account, binaries: Binaries, lock: int) -> int:
         self.layout.make_folders(account)
@@ -207,7 +211,7 @@ class Server:
         return int(done.stdout)
 
     def _await_ready(self, pid: int) -> None:
-        process.poll_until(lambda: self.status().ready or not process.alive(pid), self.timeout_s)
+        process.poll_until(lambda: self._accepts() or not process.alive(pid), self.timeout_s)
         if not self.status().ready:
             state = "is not ready yet" if process.alive(pid) else "ended"
             raise self._failure(f"the server in {self.layout.home} {state}")
