@@ -37,8 +37,12 @@ end $$;
 
 comment on function pgqueue._task_inserted() is 'Checks status, queue and capacity, notes the lane, wakes.';
 
+-- submit_many does all this once for its rows and says so. Only the owner's word counts: the roles may
+-- insert but not update, so none of them can switch the checks off.
 create or replace trigger tasks_inserted after insert on pgqueue.tasks
-for each row when (coalesce(current_setting('pgqueue.in_bulk', true), '') <> 'on')
+for each row when (
+    coalesce(current_setting('pgqueue.in_bulk', true), '') <> 'on' or not has_table_privilege('pgqueue.tasks', 'update')
+)
 execute function pgqueue._task_inserted();
 
 create or replace function pgqueue._refuse_status(p_status text) returns void

@@ -35,6 +35,8 @@ declare
 begin
     if p_failure is null then
         return 'completed';
+    elsif v_outcome is null or v_outcome not in ('failed', 'timed_out', 'cancelled', 'lost', 'released', 'snoozed') then
+        perform pgqueue._unknown_outcome(p_task.id, p_failure);
     elsif v_outcome = 'cancelled' then
         return 'cancelled';
     elsif v_outcome in ('failed', 'timed_out')
@@ -50,6 +52,30 @@ begin
 end $$;
 
 comment on function pgqueue._verdict(pgqueue.tasks, jsonb) is 'The status that follows an ended attempt.';
+
+create or replace function pgqueue._unknown_outcome(p_id bigint, p_failure jsonb) returns void
+language plpgsql
+as $$
+begin
+    raise exception using errcode = 'QU001',
+        message = format('an attempt of task %s cannot end as %s', p_id, left(coalesce(p_failure ->> 'outcome', p_failure::text), 200)),
+        detail = jsonb_build_object('task_id', p_id, 'outcome', left(p_failure ->> 'outcome', 200)),
+        hint = 'The outcome of a failure is failed, timed_out, cancelled, lost, released or snoozed; success has no failure.';
+end $$;
+
+comment on function pgqueue._unknown_outcome(bigint, jsonb) is 'Raises QU001 for an outcome that there is not.';
+
+-- When the handler started, by the worker's own measure, which must fit between claim and now.
+create or replace function pgqueue._handler_started(p_claimed_at timestamptz, p_now timestamptz, p_elapsed_us bigint) returns timestamptz
+language sql stable parallel safe
+as $$
+    select case
+        when p_elapsed_us between 0 and 31536000000000 then greatest(p_claimed_at, p_now - p_elapsed_us * interval '1 microsecond')
+        else p_claimed_at
+    end
+$$;
+
+comment on function pgqueue._handler_started(timestamptz, timestamptz, bigint) is 'The start of a handler that ran so many microseconds; else that of its claim.';
 
 -- Ends the attempts (p_ids[i], p_attempts[i]). p_failures[i] is null for success, else an object: outcome
 -- (failed, timed_out, cancelled, lost, released, snoozed), permanent, delay, retry, error_type, error_message,
@@ -86,7 +112,7 @@ begin
     judged as (
         select
             e.*, g.result as given_result, g.failure,
-            v_now - coalesce(g.elapsed_us, 0) * interval '1 microsecond' as handler_started_at,
+            pgqueue._handler_started(e.started_at, v_now, g.elapsed_us) as handler_started_at,
             case when g.failure is null then 'completed' else pgqueue._verdict(e, g.failure) end as verdict
         from ended e
         join (
@@ -108,7 +134,7 @@ begin
         )
         select
             e.id, e.attempt, e.worker_id, e.handler_started_at, v_now, coalesce(e.failure ->> 'outcome', 'completed'),
-            e.failure ->> 'error_type', left(e.failure ->> 'error_message', 65536), left(e.failure ->> 'traceback', 65536)
+            left(e.failure ->> 'error_type', 1000), left(e.failure ->> 'error_message', 65536), left(e.failure ->> 'traceback', 65536)
         from judged e
     ),
     recorded as (
@@ -180,7 +206,7 @@ begin
     with again as (
         select
             t.id, t.attempt, t.queue_name, t.worker_id, t.failures, g.failure, g.failure ->> 'outcome' as outcome,
-            p_now - coalesce(g.elapsed_us, 0) * interval '1 microsecond' as started_at
+            pgqueue._handler_started(t.started_at, p_now, g.elapsed_us) as started_at
         from pgqueue.tasks t
         join (
             select distinct on (u.id, u.attempt) u.*
@@ -213,7 +239,7 @@ begin
         )
         select
             a.id, a.attempt, a.worker_id, a.started_at, p_now, a.outcome,
-            a.failure ->> 'error_type', left(a.failure ->> 'error_message', 65536), left(a.failure ->> 'traceback', 65536)
+            left(a.failure ->> 'error_type', 1000), left(a.failure ->> 'error_message', 65536), left(a.failure ->> 'traceback', 65536)
         from again a
     ),
     by_queue as (

@@ -31,6 +31,7 @@ create or replace function pgqueue.cancel_task(p_id bigint, p_reason text defaul
 language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
 as $$
 declare
+    v_reason text := left(p_reason, 65536);
     v_task pgqueue.tasks;
     v_status text;
 begin
@@ -47,12 +48,12 @@ begin
     end if;
     if v_task.status = 'running' then
         update pgqueue.tasks t
-        set cancel_requested_at = coalesce(t.cancel_requested_at, pgqueue._now()), cancel_reason = coalesce(t.cancel_reason, p_reason)
+        set cancel_requested_at = coalesce(t.cancel_requested_at, pgqueue._now()), cancel_reason = coalesce(t.cancel_reason, v_reason)
         where t.id = p_id;
         perform pgqueue._notify('pgqueue_control', jsonb_build_object('kind', 'cancel', 'worker_id', v_task.worker_id, 'task_id', p_id)::text);
         return 'running';
     end if;
-    perform pgqueue._cancel_waiting(p_id, p_reason);
+    perform pgqueue._cancel_waiting(p_id, v_reason);
     return 'cancelled';
 end $$;
 

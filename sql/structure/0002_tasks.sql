@@ -127,7 +127,7 @@ create table pgqueue.finished_tasks (
     created_at timestamptz not null,
     started_at timestamptz,
     finished_at timestamptz not null,
-    result jsonb,
+    result pgqueue.result,
     error text,
     progress jsonb,
     constraint finished_tasks_key primary key (id, finished_at),

@@ -182,9 +182,13 @@ class TestPlainInsert:
         assert json.loads(error.diag.message_detail or "") == {"queue_name": "nope"}
         assert "create_queue('nope')" in (error.diag.message_hint or "")
 
-    @pytest.mark.parametrize("status", ["running", "blocked", "completed", "failed", "cancelled", "rubbish", ""])
-    def test_another_status_than_pending_is_refused(self, sql: Sql, status: str) -> None:
-        sql.refuses("QU001", "insert into pgqueue.tasks (task_type, status) values ('a', %s)", status)
+    def test_a_status_is_refused_even_where_the_row_would_be_a_running_task(self, sql: Sql) -> None:
+        error = sql.refuses(
+            "QU001",
+            "insert into pgqueue.tasks (task_type, status, worker_id, claim_no, started_at)"
+            " values ('a', 'running', 1, 1, now())",
+        )
+        assert "starts as pending" in str(error)
 
     def test_the_status_pending_may_be_written_out(self, sql: Sql) -> None:
         sql.rows("insert into pgqueue.tasks (task_type, status) values ('a', 'pending')")
