@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import shutil
 import socket
 import tempfile
@@ -36,20 +37,19 @@ class Processes:
     """A pool of processes that import the handlers' modules themselves."""
 
     def __init__(self, slots: int, receive: Receive) -> None:
-        """`receive` is called on the loop with each report: task_id, attempt and progress or line."""
+        """`receive` is called on the loop with each report: task_id, attempt and progress or line.
+
+        Processes start with the first task, at most four for each CPU.
+        """
+        self._slots = min(max(slots, 1), 4 * (os.cpu_count() or 1))
         self._receive = receive
         self._folder = Path(tempfile.mkdtemp(prefix="pgqueue-"))
-        address = str(self._folder / "reports")
+        self._address = str(self._folder / "reports")
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(address)
+        self._socket.bind(self._address)
         self._socket.setblocking(False)
         self._transport: asyncio.BaseTransport | None = None
-        self._pool = ProcessPool(
-            max_workers=slots,
-            context=multiprocessing.get_context("forkserver"),
-            initializer=child.initialize,
-            initargs=(address,),
-        )
+        self._pool: ProcessPool | None = None
 
     async def start(self) -> None:
         """Begin to receive reports."""
@@ -58,10 +58,9 @@ class Processes:
 
     async def run(self, attempt: Attempt) -> None:
         """Run an attempt to its end in a process; `attempt.kill` kills that process."""
-        job = _job(attempt)
-        future = self._pool.schedule(child.run, args=(msgspec.msgpack.encode(job),))
-        attempt.kill = future.cancel
         try:
+            future = self._started().schedule(child.run, args=(msgspec.msgpack.encode(_job(attempt)),))
+            attempt.kill = future.cancel
             outcome = msgspec.msgpack.decode(await asyncio.wrap_future(future), type=child.Outcome)
         except (CancelledError, asyncio.CancelledError):
             attempt.stopped(RuntimeError("its process was killed"))
@@ -76,11 +75,23 @@ class Processes:
 
     async def stop(self) -> None:
         """Kill what still runs and close."""
-        self._pool.stop()
-        await asyncio.to_thread(self._pool.join)
+        if self._pool is not None:
+            self._pool.stop()
+            await asyncio.to_thread(self._pool.join)
         if self._transport is not None:
             self._transport.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+    def _started(self) -> ProcessPool:
+        if self._pool is None:
+            self._pool = ProcessPool(
+                max_workers=self._slots,
+                context=multiprocessing.get_context("forkserver"),
+                initializer=child.initialize,
+                initargs=(self._address,),
+            )
+        return self._pool
 
 
 def _job(attempt: Attempt) -> child.Job:

@@ -16,7 +16,7 @@ import structlog
 from pgqueue import __version__, calls, schema
 from pgqueue.database import SyncDatabase
 from pgqueue.errors import ConfigurationError, DatabaseUnavailable
-from pgqueue.listen import Hub
+from pgqueue.listen import hub_of
 from pgqueue.worker.executors import Executors
 from pgqueue.worker.maintenance import maintain
 from pgqueue.worker.processes import Processes
@@ -44,7 +44,7 @@ class Worker:
         self._database = database
         self._settings = settings
         self._wanted = dict(slots)
-        self._hub = Hub(database)
+        self._hub = hub_of(database)
         self._session: Session | None = None
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -71,7 +71,8 @@ class Worker:
                     break
         finally:
             helper.cancel()
-            await self._hub.stop()
+            self._hub.unsubscribe("pgqueue_wake", self._wake)
+            self._hub.unsubscribe("pgqueue_control", self._control)
 
     def stop(self) -> None:
         """Claim nothing more, let running tasks end within the grace period; the second call cancels them."""
@@ -88,28 +89,28 @@ class Worker:
                 socket.gethostname(), os.getpid(), list(slots), slots, self._settings.lease_s, __version__
             )
         )
-        with SyncDatabase(self._database.dsn, settings=self._settings, pooled=False) as heart_database:
-            following = [name for name, count in self._wanted.items() if count is None]
-            session = Session(
-                worker_id, self._registry, self._database, heart_database, self._hub, self._settings, slots, following
-            )
-            processes = self._processes(session, slots)
-            executors = Executors(processes, session.ended)
-            if processes is not None:
-                await processes.start()
-            log.info("worker started", worker_id=worker_id, queues=slots, wakes="notify" if self._hub.is_alive else "poll")
-            self._session = session
-            try:
-                async with asyncio.TaskGroup() as group:
-                    waiters = [group.create_task(self._see_to_the_end(session, until_idle=until_idle))]
-                    await session.run(executors)
-                    for waiter in waiters:
-                        waiter.cancel()
-            finally:
-                self._session = None
-                await executors.stop()
-                if not session.is_lost:
-                    await self._leave(session)
+        heart_database = SyncDatabase(self._database.dsn, settings=self._settings)
+        following = [name for name, count in self._wanted.items() if count is None]
+        session = Session(
+            worker_id, self._registry, self._database, heart_database, self._hub, self._settings, slots, following
+        )
+        processes = self._processes(session, slots)
+        executors = Executors(processes, session.ended)
+        if processes is not None:
+            await processes.start()
+        log.info("worker started", worker_id=worker_id, queues=slots, wakes="notify" if self._hub.is_alive else "poll")
+        self._session = session
+        try:
+            async with asyncio.TaskGroup() as group:
+                waiters = [group.create_task(self._see_to_the_end(session, until_idle=until_idle))]
+                await session.run(executors)
+                for waiter in waiters:
+                    waiter.cancel()
+        finally:
+            self._session = None
+            await executors.stop()
+            if not session.is_lost:
+                await self._leave(session)
 
     async def _slots(self) -> dict[str, int]:
         rows = {queue.name: queue.concurrency for queue in await self._database.run(calls.list_queues())}

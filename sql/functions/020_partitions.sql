@@ -68,17 +68,24 @@ end $$;
 
 comment on function pgqueue._need_partition(timestamptz) is 'Makes the partitions of a moment if they are missing.';
 
--- The days that can go, oldest first. Detaching concurrently cannot run inside a function, so
--- maintenance runs the statements that this returns, each by itself under a short lock_timeout.
+-- The days that can go, oldest first, each with the statements that remove it. Detaching concurrently cannot
+-- run inside a function: maintenance runs each statement by itself, under a short lock_timeout, again and again
+-- until it succeeds.
 create or replace function pgqueue._partitions_before(p_before timestamptz)
-returns table (partition_name text, parent_name text, is_attached boolean, is_detaching boolean)
+returns table (partition_name text, parent_name text, is_attached boolean, is_detaching boolean, statements text[])
 language sql stable
 as $$
     select
         c.relname::text,
         p.parent,
         i.inhrelid is not null,
-        coalesce(i.inhdetachpending, false)
+        coalesce(i.inhdetachpending, false),
+        case
+            when i.inhdetachpending then array[format('alter table pgqueue.%I detach partition pgqueue.%I finalize', p.parent, c.relname)]
+            when i.inhrelid is not null then
+                array[format('alter table pgqueue.%I detach partition pgqueue.%I concurrently', p.parent, c.relname)]
+            else '{}'
+        end || format('drop table pgqueue.%I', c.relname)
     from pg_catalog.pg_class c
     join unnest(array['executions', 'task_logs', 'finished_tasks']) with ordinality as p (parent, nr)
         on c.relname ~ ('^' || p.parent || '_[0-9]{8}$')
@@ -89,4 +96,17 @@ as $$
     order by right(c.relname, 8), p.nr
 $$;
 
-comment on function pgqueue._partitions_before(timestamptz) is 'Days of history that ended before a moment, with how far their removal has come.';
+comment on function pgqueue._partitions_before(timestamptz) is
+'Days of history that ended before a moment, how far their removal has come, and the statements that complete it.';
+
+create or replace function pgqueue._partition_rows(p_partition_name text) returns bigint
+language plpgsql stable
+as $$
+declare
+    v_count bigint;
+begin
+    execute format('select count(*) from pgqueue.%I', p_partition_name) into v_count;
+    return v_count;
+end $$;
+
+comment on function pgqueue._partition_rows(text) is 'How many rows one day of history has.';

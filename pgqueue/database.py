@@ -1,0 +1,276 @@
+"""Connections: a pool for operations, dedicated ones for workers and listeners, and the one place where
+PostgreSQL's errors become pgqueue's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, Self, TypeVar
+
+import psycopg
+from psycopg.rows import tuple_row
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
+
+from pgqueue import settings as _settings
+from pgqueue.calls import Call
+from pgqueue.embedded import resolve_dsn
+from pgqueue.errors import ConfigurationError, InvalidInput, from_postgres
+from pgqueue.settings import Settings
+
+__all__ = ["Database", "SyncDatabase", "translated"]
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+CHECK_AFTER_S = 1.0
+CONNECT_TIMEOUT_S = 5
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Raise pgqueue's errors for PostgreSQL's, keeping the cause."""
+    try:
+        yield
+    except psycopg.DataError as error:
+        if error.sqlstate is None:
+            msg = f"a value cannot be sent to PostgreSQL: {error}"
+            raise InvalidInput(msg, hint="text must not contain NUL characters") from error
+        raise from_postgres(error) from error
+    except psycopg.Error as error:
+        raise from_postgres(error) from error
+    except UnicodeEncodeError as error:
+        msg = f"a text cannot be sent to PostgreSQL: {error}"
+        raise InvalidInput(msg, hint="lone surrogates are no characters; decode bytes with errors='replace'") from error
+
+
+class _Common:
+    """What the async and the blocking database share: the DSN and how connections are made."""
+
+    def __init__(self, dsn: str | None = None, *, settings: Settings | None = None) -> None:
+        """No DSN: PGQUEUE_DSN, DATABASE_URL, libpq's variables, or else an embedded server. Opens nothing."""
+        self.settings = settings or _settings.load()
+        self._given = dsn or self.settings.dsn
+        self._dsn: str | None = None
+
+    @property
+    def dsn(self) -> str:
+        """The connection string; resolving it may start the embedded server."""
+        if self._dsn is None:
+            self._dsn = resolve_dsn(self._given).dsn
+        return self._dsn
+
+    def _arguments(self) -> dict[str, Any]:
+        """Connections notice a vanished server within seconds, and say who they are."""
+        arguments: dict[str, Any] = {
+            "autocommit": True,
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "keepalives_idle": 2,
+            "keepalives_interval": 1,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 5000,
+            "application_name": "pgqueue",
+            "prepare_threshold": 0,
+        }
+        given = psycopg.conninfo.conninfo_to_dict(self.dsn)
+        if self.settings.pooler:
+            arguments["prepare_threshold"] = None
+        elif "options" not in given:
+            arguments["options"] = "-c timezone=UTC"
+        return {name: value for name, value in arguments.items() if name not in given}
+
+
+class Database(_Common):
+    """An asynchronous pool. `async with db:` opens and closes it; the first operation opens it too."""
+
+    _pool: AsyncConnectionPool[psycopg.AsyncConnection[Row]] | None = None
+
+    def __init__(self, dsn: str | None = None, *, settings: Settings | None = None) -> None:
+        """As _Common."""
+        super().__init__(dsn, settings=settings)
+        self._closers: list[Callable[[], Awaitable[None]]] = []
+
+    def before_close(self, closer: Callable[[], Awaitable[None]]) -> None:
+        """Await `closer` when the database is closed: for what lives as long as it."""
+        self._closers.append(closer)
+
+    async def open(self) -> None:
+        """Open the pool. Raises DatabaseUnavailable where no server answers."""
+        if self._pool is not None:
+            return
+        with translated():
+            pool: AsyncConnectionPool[psycopg.AsyncConnection[Row]] = AsyncConnectionPool(
+                self.dsn,
+                kwargs=self._arguments(),
+                min_size=self.settings.pool_min,
+                max_size=self.settings.pool_max,
+                timeout=CONNECT_TIMEOUT_S,
+                check=_check_async,
+                open=False,
+                name="pgqueue",
+            )
+            async with await psycopg.AsyncConnection.connect(self.dsn, **self._arguments()):
+                pass
+            await pool.open()
+        self._pool = pool
+
+    async def close(self) -> None:
+        """Close the pool, and what lives as long as it."""
+        while self._closers:
+            await self._closers.pop()()
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.close()
+
+    async def __aenter__(self) -> Self:
+        """Open."""
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        """Close."""
+        await self.close()
+
+    async def run(self, call: Call[T], conn: Any = None) -> T:  # noqa: ANN401 - psycopg's, SQLAlchemy's or Django's
+        """Run a call, in the caller's transaction where `conn` is given, else in one of its own.
+
+        `conn` is a psycopg AsyncConnection, or a SQLAlchemy AsyncConnection or AsyncSession over psycopg.
+        Raises what the call raises, and DatabaseUnavailable.
+        """
+        if conn is not None:
+            return await _run_async(await _unwrap_async(conn), call)
+        async with self.connection() as pooled:
+            return await _run_async(pooled, call)
+
+    @contextlib.asynccontextmanager
+    async def connection(self) -> AsyncIterator[psycopg.AsyncConnection[Row]]:
+        """Lend a connection of the pool, in autocommit mode. Raises DatabaseUnavailable."""
+        if self._pool is None:
+            await self.open()
+        assert self._pool is not None  # noqa: S101 - opened above
+        with translated():
+            async with self._pool.connection() as conn:
+                yield conn
+                conn.pgqueue_used_at = time.monotonic()  # type: ignore[attr-defined]
+
+    async def connect(self, dsn: str | None = None) -> psycopg.AsyncConnection[Row]:
+        """Open a dedicated connection. Raises DatabaseUnavailable."""
+        with translated():
+            return await psycopg.AsyncConnection.connect(dsn or self.dsn, **self._arguments())
+
+
+class SyncDatabase(_Common):
+    """A blocking pool. `with db:` opens and closes it; the first operation opens it too."""
+
+    _pool: ConnectionPool[psycopg.Connection[Row]] | None = None
+
+    def open(self) -> None:
+        """Open the pool. Raises DatabaseUnavailable where no server answers."""
+        if self._pool is not None:
+            return
+        with translated():
+            with psycopg.connect(self.dsn, **self._arguments()):
+                pass
+            self._pool = ConnectionPool(
+                self.dsn,
+                kwargs=self._arguments(),
+                min_size=self.settings.pool_min,
+                max_size=self.settings.pool_max,
+                timeout=CONNECT_TIMEOUT_S,
+                check=_check,
+                open=True,
+                name="pgqueue",
+            )
+
+    def close(self) -> None:
+        """Close the pool."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
+
+    def __enter__(self) -> Self:
+        """Open."""
+        self.open()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Close."""
+        self.close()
+
+    def run(self, call: Call[T], conn: Any = None) -> T:  # noqa: ANN401 - psycopg's, SQLAlchemy's or Django's
+        """Run a call, in the caller's transaction where `conn` is given, else in one of its own.
+
+        `conn` is a psycopg Connection, a SQLAlchemy Connection or Session over psycopg, or Django's connection.
+        Raises what the call raises, and DatabaseUnavailable.
+        """
+        if conn is not None:
+            return _run(_unwrap(conn), call)
+        with self.connection() as pooled:
+            return _run(pooled, call)
+
+    @contextlib.contextmanager
+    def connection(self) -> Iterator[psycopg.Connection[Row]]:
+        """Lend a connection of the pool, in autocommit mode. Raises DatabaseUnavailable."""
+        if self._pool is None:
+            self.open()
+        assert self._pool is not None  # noqa: S101 - opened above
+        with translated(), self._pool.connection() as conn:
+            yield conn
+            conn.pgqueue_used_at = time.monotonic()  # type: ignore[attr-defined]
+
+    def connect(self, dsn: str | None = None) -> psycopg.Connection[Row]:
+        """Open a dedicated connection. Raises DatabaseUnavailable."""
+        with translated():
+            return psycopg.connect(dsn or self.dsn, **self._arguments())
+
+
+async def _run_async(conn: psycopg.AsyncConnection[Any], call: Call[T]) -> T:
+    with translated():
+        async with conn.cursor(row_factory=tuple_row) as cursor:
+            await cursor.execute(call.sql, call.parameters)
+            return call.decode(await cursor.fetchall())
+
+
+def _run(conn: psycopg.Connection[Any], call: Call[T]) -> T:
+    with translated(), conn.cursor(row_factory=tuple_row) as cursor:
+        cursor.execute(call.sql, call.parameters)
+        return call.decode(cursor.fetchall())
+
+
+async def _check_async(conn: psycopg.AsyncConnection[Row]) -> None:
+    if time.monotonic() - getattr(conn, "pgqueue_used_at", 0.0) > CHECK_AFTER_S:
+        await AsyncConnectionPool.check_connection(conn)
+
+
+def _check(conn: psycopg.Connection[Row]) -> None:
+    if time.monotonic() - getattr(conn, "pgqueue_used_at", 0.0) > CHECK_AFTER_S:
+        ConnectionPool.check_connection(conn)
+
+
+async def _unwrap_async(conn: Any) -> psycopg.AsyncConnection[Any]:  # noqa: ANN401 - told apart by their methods
+    if hasattr(conn, "get_raw_connection"):
+        conn = (await conn.get_raw_connection()).driver_connection
+    elif hasattr(conn, "connection") and hasattr(conn, "run_sync"):
+        return await _unwrap_async(await conn.connection())
+    if isinstance(conn, psycopg.AsyncConnection):
+        return conn
+    raise _not_a_connection(conn, "psycopg.AsyncConnection")
+
+
+def _unwrap(conn: Any) -> psycopg.Connection[Any]:  # noqa: ANN401 - told apart by their attributes
+    if isinstance(conn, psycopg.Connection):
+        return conn
+    if hasattr(conn, "ensure_connection"):
+        conn.ensure_connection()
+        return _unwrap(conn.connection)
+    if hasattr(conn, "driver_connection"):
+        return _unwrap(conn.driver_connection)
+    if hasattr(conn, "connection"):
+        inner = conn.connection
+        return _unwrap(inner() if callable(inner) else inner)
+    raise _not_a_connection(conn, "psycopg.Connection")
+
+
+def _not_a_connection(conn: object, wanted: str) -> ConfigurationError:
+    msg = f"conn={type(conn).__name__} is no {wanted}, nor a SQLAlchemy or Django connection over one"
+    return ConfigurationError(msg, hint="use psycopg 3; pgqueue.sync takes blocking connections, pgqueue async ones")

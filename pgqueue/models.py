@@ -1,0 +1,299 @@
+"""What goes in and comes out: msgspec structs, and how payloads and results become JSON."""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+
+from pgqueue.errors import InvalidInput
+
+__all__ = [
+    "Event",
+    "Execution",
+    "LogLine",
+    "OnConflict",
+    "Orders",
+    "Priority",
+    "QueueConfig",
+    "QueueInfo",
+    "QueueStats",
+    "Status",
+    "TaskFilter",
+    "TaskProgress",
+    "TaskRecord",
+    "TaskRequest",
+    "TaskStatistics",
+    "WorkerInfo",
+    "encode_payload",
+    "encode_result",
+]
+
+MOST_BYTES = 1_048_576
+Status = Literal["blocked", "pending", "running", "completed", "failed", "cancelled"]
+OnConflict = Literal["return", "raise", "replace"]
+
+
+class Priority(enum.IntEnum):
+    """Usual priorities; any number from -32768 to 32767 is allowed, and higher runs first."""
+
+    LOW = 1
+    NORMAL = 5
+    HIGH = 10
+    URGENT = 20
+
+
+class TaskRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What to run. `timeout` in seconds; `run_at` with a time zone, None for now."""
+
+    task_type: str
+    queue_name: str = "default"
+    priority: int = Priority.NORMAL
+    payload: Any = msgspec.field(default_factory=dict)
+    max_retries: int = 3
+    timeout: int | None = None
+    run_at: datetime | None = None
+    unique_key: str | None = None
+    user_id: str | None = None
+    project_id: str | None = None
+    metadata: Mapping[str, Any] | None = None
+    on_conflict: OnConflict = "return"
+
+
+class TaskRecord(msgspec.Struct, kw_only=True):
+    """A task as the view pgqueue.all_tasks shows it; times carry UTC."""
+
+    task_id: int
+    task_type: str
+    queue_name: str
+    priority: int
+    payload: Any
+    status: Status
+    max_retries: int
+    timeout: int | None = None
+    run_at: datetime | None = None
+    unique_key: str | None = None
+    user_id: str | None = None
+    project_id: str | None = None
+    metadata: Any = None
+    attempt: int = 0
+    failures: int = 0
+    crashes: int = 0
+    worker_id: int | None = None
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    result_value: Any = None
+    error: str | None = None
+    progress_report: Any = None
+    cancel_requested_at: datetime | None = None
+    created: bool = False
+    """True on the answer to a submit that made the task; False where its unique key was taken, and on reads."""
+
+
+class TaskFilter(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Which tasks to list; what is None does not matter. Pages start at 1."""
+
+    queue_name: str | None = None
+    status: Status | None = None
+    task_type: str | None = None
+    user_id: str | None = None
+    project_id: str | None = None
+    created_from: datetime | None = None
+    created_to: datetime | None = None
+    page: int = 1
+    page_size: int = 20
+    before_id: int | None = None
+    """Keyset paging: only tasks with a smaller id."""
+
+
+class TaskProgress(msgspec.Struct, frozen=True):
+    """How far a task is. `progress` in percent; 100 once it is completed."""
+
+    task_id: int
+    status: Status
+    progress: int = 0
+    message: str | None = None
+    step: str | None = None
+    completed_steps: int | None = None
+    total_steps: int | None = None
+    updated_at: datetime | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """True once the task ended."""
+        return self.status in ("completed", "failed", "cancelled")
+
+
+class QueueConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Defaults of a QueueService."""
+
+    concurrency: int = 5
+    """Slots of a queue that names none."""
+
+
+class QueueInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A queue's settings."""
+
+    name: str
+    concurrency: int
+    capacity: int | None
+    max_crashes: int
+    paused_at: datetime | None
+    pause_reason: str | None
+
+
+class QueueStats(msgspec.Struct, frozen=True):
+    """A queue now, and what of it is kept as finished."""
+
+    queue_name: str
+    pending: int
+    scheduled: int
+    blocked: int
+    running: int
+    completed: int
+    failed: int
+    cancelled: int
+    queue_size: int
+    queue_capacity: int | None
+    concurrency: int
+    paused: bool
+    oldest_pending_age_s: float
+
+
+class TaskStatistics(msgspec.Struct, frozen=True):
+    """What finished in a window; pending and running are now. Durations in milliseconds, of the last attempt."""
+
+    total: int
+    completed: int
+    failed: int
+    cancelled: int
+    pending: int
+    running: int
+    success_rate: float
+    """Percent of the tasks that ended."""
+    avg_duration_ms: float
+    p50_duration_ms: float
+    p95_duration_ms: float
+    p99_duration_ms: float
+
+
+class Execution(msgspec.Struct, frozen=True):
+    """One attempt that ended."""
+
+    task_id: int
+    attempt: int
+    worker_id: int | None
+    started_at: datetime
+    finished_at: datetime
+    outcome: Literal["completed", "failed", "timed_out", "cancelled", "lost", "released", "snoozed"]
+    error_type: str | None
+    error_message: str | None
+    traceback: str | None
+
+
+class LogLine(msgspec.Struct, frozen=True):
+    """One line that a handler logged."""
+
+    id: int
+    task_id: int
+    attempt: int
+    logged_at: datetime
+    level: str
+    message: str
+    fields: Any
+
+
+class WorkerInfo(msgspec.Struct, frozen=True):
+    """A worker process; `state` is alive, silent, stopping or lost."""
+
+    id: int
+    hostname: str
+    pid: int
+    version: str | None
+    queues: list[str]
+    concurrency: dict[str, int]
+    started_at: datetime
+    heartbeat_age_s: float
+    state: str
+    running: int
+    status: dict[str, Any]
+
+
+class Orders(msgspec.Struct, frozen=True):
+    """What a heartbeat brings back."""
+
+    is_lost: bool
+    stop_requested: bool
+    cancel_ids: list[int]
+
+
+class Event(msgspec.Struct, frozen=True):
+    """A change of a task: its status, or its progress."""
+
+    kind: Literal["status", "progress"]
+    task_id: int
+    queue_name: str = ""
+    task_type: str = ""
+    status: str | None = None
+    attempt: int | None = None
+    progress: int | None = None
+    message: str | None = None
+    step: str | None = None
+    completed_steps: int | None = None
+    total_steps: int | None = None
+
+
+def encode_payload(value: object, name: str = "payload") -> str:
+    """Turn a struct, dataclass, dict or other JSON-like value into JSON text that PostgreSQL can store.
+
+    Raises InvalidInput, naming the path, for NaN and infinities, NUL characters, lone surrogates, keys that
+    are no strings, values that are no JSON, and more than 1 MiB.
+    """
+    try:
+        encoded = msgspec.json.encode(value)
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+        msg = f"{name} cannot be written as JSON: {error}"
+        raise InvalidInput(msg, detail={"field": name}, hint="use dicts, lists, text, numbers, booleans and None") from error
+    if len(encoded) > MOST_BYTES:
+        msg = f"{name} is {len(encoded)} bytes of JSON; at most {MOST_BYTES} (1 MiB) are allowed"
+        raise InvalidInput(msg, detail={"field": name, "bytes": len(encoded)}, hint="store large data elsewhere and submit where it is")
+    if b"null" in encoded or b"\\u0000" in encoded:
+        _refuse_hidden(value, name)
+    return encoded.decode()
+
+
+def encode_result(value: object) -> tuple[str, str | None]:
+    """Turn a handler's result into JSON text; where that fails, into a note in its place, which is also returned."""
+    try:
+        return encode_payload(value, "result"), None
+    except InvalidInput as error:
+        note = {"unwritable_result": str(error.message), "repr": repr(value)[:1000].encode("utf-8", "replace").decode().replace("\x00", "")}
+        return msgspec.json.encode(note).decode(), error.message
+
+
+def _refuse_hidden(value: object, path: str) -> None:
+    """Find what the encoder passes over silently: NaN becomes null, and NUL is text that PostgreSQL refuses."""
+    for where, leaf in _leaves(msgspec.to_builtins(value, builtin_types=(float,)), path):
+        if isinstance(leaf, float) and not math.isfinite(leaf):
+            msg = f"{where} is {leaf!r}, which JSON cannot hold"
+            raise InvalidInput(msg, detail={"field": where}, hint="use None, or a text such as 'NaN'")
+        if isinstance(leaf, str) and "\x00" in leaf:
+            msg = f"{where} contains a NUL character (\\u0000), which PostgreSQL cannot store"
+            raise InvalidInput(msg, detail={"field": where}, hint="remove it, or encode the bytes, for instance as base64")
+
+
+def _leaves(value: object, path: str) -> Any:  # noqa: ANN401 - a generator of (path, leaf)
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield f"the key {key!r} of {path}", key
+            yield from _leaves(item, f"{path}.{key}")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _leaves(item, f"{path}[{index}]")
+    else:
+        yield path, value
