@@ -26,7 +26,7 @@ PERMANENT = (PermanentError, PayloadError, HandlerNotFound)
 class Attempt:
     """(task_id, attempt) is its lease. `result` and `failure` are JSON texts as pgqueue.finish takes them."""
 
-    __slots__ = ("claim_no", "ctx", "failure", "handler", "kill", "result", "started_ns", "stop_reason")
+    __slots__ = ("claim_no", "ctx", "failure", "handler", "kill", "result", "started_ns", "stop_reason", "waited")
 
     def __init__(self, ctx: TaskContext, claim_no: int) -> None:
         """`claim_no` is the claim that brought it."""
@@ -36,6 +36,7 @@ class Attempt:
         self.started_ns = time.monotonic_ns()
         self.kill: Callable[[], object] | None = None
         self.stop_reason: StopReason | None = None
+        self.waited = False
         self.result: str | None = None
         self.failure: str | None = None
 

@@ -1,6 +1,8 @@
 """One queue of one worker: claim what is due, settle what ended, and know when to sleep.
 
-Under load two pumps exchange batches with the database, so that it works while handlers run. When a
+Under load two pumps take turns exchanging batches with the database, so that it works while handlers
+run. (Two claims at once would lock each other's rows: a claim that waits its turn starts where the other
+ended.) When a
 claim comes back short, the watch takes over: it looks again, attends for some milliseconds while tasks
 come fast, and then sleeps until it is woken, by the steps that engine and tests call the sleeper's
 protocol: say `waiting` and commit; take a fence in a new transaction; look until the fence is clear;
@@ -55,6 +57,7 @@ class QueueLoop:
         self._ended: list[Attempt] = []
         self._cursors: dict[int, tuple[str, int]] = {}
         self._more = True
+        self._turn = asyncio.Lock()
         self._load = asyncio.Event()
         self._changed = asyncio.Event()
         self._attending: bool | None = None
@@ -125,11 +128,18 @@ class QueueLoop:
         return 0
 
     async def _exchange(self, behind: str | None) -> int:
+        async with self._turn:
+            rows, claim_no = await self._trip(behind)
+        if rows:
+            self._session.begin(self, rows, claim_no)
+        return len(rows)
+
+    async def _trip(self, behind: str | None) -> tuple[list[tuple[Any, ...]], int]:
         session = self._session
         ended = self._take_ended()
         asked = 0 if session.is_stopping else max(0, min(self.room, self._batch_size()))
         if not ended and not asked:
-            return 0
+            return [], 0
         self.held += asked
         started = time.monotonic()
         done = session.ledger.take_done() if asked else []
@@ -144,14 +154,31 @@ class QueueLoop:
         if asked:
             session.ledger.answered(claim_no, len(rows))
             self._note_look(behind, started, len(rows), asked)
-        session.settled(ended, unsettled)
         if rows:
             self._remember(rows)
-            session.begin(self, rows, claim_no)
-        return len(rows)
+        session.settled(*self._sort_out(ended, unsettled))
+        return rows, claim_no
 
     def _batch_size(self) -> int:
         return min(BATCH, self.slots if self.slots < BOTH_PUMPS_FROM else (self.slots + 1) // 2)
+
+    def _sort_out(self, ended: list[Attempt], unsettled: Sequence[int]) -> tuple[list[Attempt], list[Attempt]]:
+        """Tell the settled from the late: those whose row somebody held twice, or whose lease is lost.
+
+        One that was held for the first time goes out again with the next exchange.
+        """
+        if not unsettled:
+            return ended, []
+        ids = set(unsettled)
+        missed = [attempt for attempt in ended if attempt.ctx.row[0] in ids]
+        again = [attempt for attempt in missed if not attempt.waited]
+        for attempt in again:
+            attempt.waited = True
+        self.held += len(again)
+        self._ended[:0] = again
+        if again:
+            self._load.set()
+        return [a for a in ended if a.ctx.row[0] not in ids], [a for a in missed if a not in again]
 
     def _take_ended(self) -> list[Attempt]:
         ended, self._ended = self._ended, []

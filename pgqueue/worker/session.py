@@ -148,13 +148,11 @@ class Session:
                 self.reports.give_back(batch)
                 raise
 
-    def settled(self, ended: Sequence[Attempt], unsettled: Sequence[int]) -> None:
-        """These attempts are settled, but for some: somebody holds their row, or their lease is lost."""
+    def settled(self, settled: Sequence[Attempt], late: Sequence[Attempt]) -> None:
+        """These attempts are settled; the late ones are to be settled singly."""
         self._unavailable_since = None
-        late = [attempt for attempt in ended if attempt.ctx.row[0] in unsettled] if unsettled else []
-        for attempt in ended:
-            if attempt not in late:
-                self._forget(attempt)
+        for attempt in settled:
+            self._forget(attempt)
         if late:
             self._group.create_task(self.settle_one_by_one(late))
         elif self.is_stopping and not self.attempts:

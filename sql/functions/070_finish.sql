@@ -106,21 +106,22 @@ begin
     end if;
     with ended as (
         delete from pgqueue.tasks t
-        where t.id = any(v_ids) and t.status = 'running'
-        returning t.*
-    ),
-    judged as (
-        select
-            e.*, g.result as given_result, g.failure,
-            pgqueue._handler_started(e.started_at, v_now, g.elapsed_us) as handler_started_at,
-            case when g.failure is null then 'completed' else pgqueue._verdict(e, g.failure) end as verdict
-        from ended e
-        join (
-            select distinct on (u.id, u.attempt) u.*
-            from unnest(p_ids, p_attempts, p_elapsed_us, p_results, p_failures) with ordinality
-                as u (id, attempt, elapsed_us, result, failure, nr)
-            order by u.id, u.attempt, u.nr
-        ) g on g.id = e.id and g.attempt = e.attempt
+        using unnest(p_ids, p_attempts, p_elapsed_us, p_results, p_failures) as g (id, attempt, elapsed_us, result, failure)
+        where t.id = any(v_ids)
+        and g.id = t.id
+        and g.attempt = t.attempt
+        and t.status = 'running'
+        returning
+            t.id, t.task_type, t.queue_name, t.priority, t.payload, t.max_retries, t.timeout, t.run_at, t.unique_key, t.user_id,
+            t.project_id, t.metadata, t.attempt, t.failures, t.crashes, t.worker_id, t.created_at, t.error, t.cancel_reason,
+            g.failure,
+            coalesce(g.result, t.result) as result,
+            case when g.failure is null then 'completed' else pgqueue._verdict(t, g.failure) end as verdict,
+            case
+                when g.elapsed_us between 0 and 31536000000000
+                    then greatest(t.started_at, v_now - g.elapsed_us * interval '1 microsecond')
+                else t.started_at
+            end as handler_started_at
     ),
     reported as (
         delete from pgqueue.task_progress p
@@ -135,7 +136,7 @@ begin
         select
             e.id, e.attempt, e.worker_id, e.handler_started_at, v_now, coalesce(e.failure ->> 'outcome', 'completed'),
             left(e.failure ->> 'error_type', 1000), left(e.failure ->> 'error_message', 65536), left(e.failure ->> 'traceback', 65536)
-        from judged e
+        from ended e
     ),
     recorded as (
         insert into pgqueue.finished_tasks (
@@ -149,10 +150,10 @@ begin
             e.failures + coalesce(e.failure ->> 'outcome' in ('failed', 'timed_out'), false)::int,
             e.crashes + coalesce(e.failure ->> 'outcome' = 'lost', false)::int,
             e.worker_id, e.created_at, e.handler_started_at, v_now,
-            coalesce(e.given_result, e.result),
+            e.result,
             case when e.verdict <> 'completed' then coalesce(pgqueue._error_text(e.failure), e.cancel_reason) end,
             r.progress
-        from judged e
+        from ended e
         left join reported r on r.task_id = e.id
     )
     select v_settled || array_agg(e.id) into v_settled from ended e;

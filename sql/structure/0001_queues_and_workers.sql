@@ -90,6 +90,9 @@ create table pgqueue.claims (
     constraint claims_key primary key (worker_id, claim_no)
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
 
+-- Short-lived arrays are not worth compressing.
+alter table pgqueue.claims alter column ids set storage external;
+
 comment on table pgqueue.claims is 'One row a claimed batch: what runs, found without an index on tasks.status.';
 comment on column pgqueue.claims.worker_id is 'Who claimed.';
 comment on column pgqueue.claims.claim_no is 'The worker''s own count of its claims; a batch it does not know was lost on the way.';
