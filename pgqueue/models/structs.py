@@ -1,16 +1,13 @@
-"""What goes in and comes out: msgspec structs, and how payloads and results become JSON."""
+"""What goes in and comes out."""
 
 from __future__ import annotations
 
 import enum
-import math
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
-
-from pgqueue.errors import InvalidInput
 
 __all__ = [
     "Event",
@@ -29,11 +26,8 @@ __all__ = [
     "TaskRequest",
     "TaskStatistics",
     "WorkerInfo",
-    "encode_payload",
-    "encode_result",
 ]
 
-MOST_BYTES = 1_048_576
 Status = Literal["blocked", "pending", "running", "completed", "failed", "cancelled"]
 OnConflict = Literal["return", "raise", "replace"]
 
@@ -246,54 +240,3 @@ class Event(msgspec.Struct, frozen=True):
     step: str | None = None
     completed_steps: int | None = None
     total_steps: int | None = None
-
-
-def encode_payload(value: object, name: str = "payload") -> str:
-    """Turn a struct, dataclass, dict or other JSON-like value into JSON text that PostgreSQL can store.
-
-    Raises InvalidInput, naming the path, for NaN and infinities, NUL characters, lone surrogates, keys that
-    are no strings, values that are no JSON, and more than 1 MiB.
-    """
-    try:
-        encoded = msgspec.json.encode(value)
-    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
-        msg = f"{name} cannot be written as JSON: {error}"
-        raise InvalidInput(msg, detail={"field": name}, hint="use dicts, lists, text, numbers, booleans and None") from error
-    if len(encoded) > MOST_BYTES:
-        msg = f"{name} is {len(encoded)} bytes of JSON; at most {MOST_BYTES} (1 MiB) are allowed"
-        raise InvalidInput(msg, detail={"field": name, "bytes": len(encoded)}, hint="store large data elsewhere and submit where it is")
-    if b"null" in encoded or b"\\u0000" in encoded:
-        _refuse_hidden(value, name)
-    return encoded.decode()
-
-
-def encode_result(value: object) -> tuple[str, str | None]:
-    """Turn a handler's result into JSON text; where that fails, into a note in its place, which is also returned."""
-    try:
-        return encode_payload(value, "result"), None
-    except InvalidInput as error:
-        note = {"unwritable_result": str(error.message), "repr": repr(value)[:1000].encode("utf-8", "replace").decode().replace("\x00", "")}
-        return msgspec.json.encode(note).decode(), error.message
-
-
-def _refuse_hidden(value: object, path: str) -> None:
-    """Find what the encoder passes over silently: NaN becomes null, and NUL is text that PostgreSQL refuses."""
-    for where, leaf in _leaves(msgspec.to_builtins(value, builtin_types=(float,)), path):
-        if isinstance(leaf, float) and not math.isfinite(leaf):
-            msg = f"{where} is {leaf!r}, which JSON cannot hold"
-            raise InvalidInput(msg, detail={"field": where}, hint="use None, or a text such as 'NaN'")
-        if isinstance(leaf, str) and "\x00" in leaf:
-            msg = f"{where} contains a NUL character (\\u0000), which PostgreSQL cannot store"
-            raise InvalidInput(msg, detail={"field": where}, hint="remove it, or encode the bytes, for instance as base64")
-
-
-def _leaves(value: object, path: str) -> Any:  # noqa: ANN401 - a generator of (path, leaf)
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield f"the key {key!r} of {path}", key
-            yield from _leaves(item, f"{path}.{key}")
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            yield from _leaves(item, f"{path}[{index}]")
-    else:
-        yield path, value

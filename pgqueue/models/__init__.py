@@ -1,0 +1,45 @@
+"""What goes in and comes out: msgspec structs, and how payloads and results become JSON."""
+
+from pgqueue.models.encoding import check_number, check_text, check_time, encode_payload, encode_result
+from pgqueue.models.structs import (
+    Event,
+    Execution,
+    LogLine,
+    OnConflict,
+    Orders,
+    Priority,
+    QueueConfig,
+    QueueInfo,
+    QueueStats,
+    Status,
+    TaskFilter,
+    TaskProgress,
+    TaskRecord,
+    TaskRequest,
+    TaskStatistics,
+    WorkerInfo,
+)
+
+__all__ = [
+    "Event",
+    "Execution",
+    "LogLine",
+    "OnConflict",
+    "Orders",
+    "Priority",
+    "QueueConfig",
+    "QueueInfo",
+    "QueueStats",
+    "Status",
+    "TaskFilter",
+    "TaskProgress",
+    "TaskRecord",
+    "TaskRequest",
+    "TaskStatistics",
+    "WorkerInfo",
+    "check_number",
+    "check_text",
+    "check_time",
+    "encode_payload",
+    "encode_result",
+]
