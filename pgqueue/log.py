@@ -12,8 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import structlog
 
@@ -32,15 +31,19 @@ OWN = frozenset({"event", "level", "timestamp", "task_id", "attempt", "task_type
 PLAIN = (int, float, bool, type(None))
 
 
-@dataclass(frozen=True, slots=True)
-class TaskFields:
+class TaskFields(Protocol):
     """The task that runs in this context, and where its events go besides stderr."""
 
-    task_id: int
-    attempt: int
-    task_type: str
-    queue: str
-    sink: Sink | None = None
+    @property
+    def task_id(self) -> int: ...
+    @property
+    def attempt(self) -> int: ...
+    @property
+    def task_type(self) -> str: ...
+    @property
+    def queue(self) -> str: ...
+    @property
+    def sink(self) -> Sink | None: ...
 
 
 task_fields: ContextVar[TaskFields | None] = ContextVar("pgqueue_task_fields", default=None)

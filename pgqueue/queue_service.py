@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pgqueue.database import Database
 from pgqueue.errors import ConfigurationError
 from pgqueue.handlers import Executor, Handler, Registry, Retry
 from pgqueue.models import QueueConfig, TaskRequest
 from pgqueue.services import QueueOperations, Task
-from pgqueue.settings import Settings
 from pgqueue.worker import Worker
 
-__all__ = ["QueueService"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
+    from pgqueue.database import Database
+    from pgqueue.settings import Settings
+
+__all__ = ["QueueService"]
 
 
 class QueueService(QueueOperations):
@@ -79,7 +81,11 @@ class QueueService(QueueOperations):
         return self.handler(task_type, **options)(fn)
 
     async def start(
-        self, *, queues: Mapping[str, int | None] | None = None, settings: Settings | None = None, handle_signals: bool = True
+        self,
+        *,
+        queues: Mapping[str, int | None] | None = None,
+        settings: Settings | None = None,
+        handle_signals: bool = True,
     ) -> None:
         """Run a worker until it is cancelled or gets SIGTERM or SIGINT (where this is the main thread).
 
@@ -102,9 +108,18 @@ class QueueService(QueueOperations):
     def worker(self, *, queues: Mapping[str, int | None] | None = None, settings: Settings | None = None) -> Worker:
         """Return the worker that `start` runs."""
         declared = {name: self._queues.get(name) for name in (*self._queues, *sorted(self.registry.queue_names()))}
-        return Worker(self.registry, self.db, settings or self.db.settings, dict(queues) if queues is not None else declared)
+        return Worker(
+            self.registry, self.db, settings or self.db.settings, dict(queues) if queues is not None else declared
+        )
 
-    async def _submit_typed(self, handler: Handler[Any, Any], payload: object, *, conn: object = None, **options: Any) -> Task:  # noqa: ANN401 - fields of TaskRequest
+    async def _submit_typed(
+        self,
+        handler: Handler[Any, Any],
+        payload: object,
+        *,
+        conn: object = None,
+        **options: Any,  # noqa: ANN401 - fields of TaskRequest
+    ) -> Task:
         options.setdefault("queue_name", handler.queue_name)
         if handler.max_retries is not None:
             options.setdefault("max_retries", handler.max_retries)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Awaitable, Generator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import msgspec
 import structlog
 
-from pgqueue.log import TaskFields
-
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Generator, Mapping
     from datetime import datetime
 
 __all__ = ["Reporter", "TaskContext"]
@@ -56,15 +53,15 @@ class TaskContext:
     just call them. Reports are fenced by (task_id, attempt): once the lease is lost they change nothing.
     """
 
-    __slots__ = ("_cancelled", "_fields", "_reporter", "result", "row")
+    __slots__ = ("_cancelled", "_reporter", "queue", "result", "row")
 
     def __init__(self, row: tuple[Any, ...], queue_name: str, reporter: Reporter) -> None:
         """`row` is what pgqueue.claim returned."""
         self.row = row
+        self.queue = queue_name
         self.result: object = None
         self._reporter = reporter
         self._cancelled = False
-        self._fields = TaskFields(row[0], row[1], row[4], queue_name, self._capture)
 
     @property
     def task_id(self) -> int:
@@ -84,7 +81,7 @@ class TaskContext:
     @property
     def queue_name(self) -> str:
         """The queue it came from."""
-        return self._fields.queue
+        return self.queue
 
     @property
     def priority(self) -> int:
@@ -109,7 +106,9 @@ class TaskContext:
     @property
     def created_at(self) -> datetime:
         """When the task was submitted."""
-        return msgspec.convert(self.row[10].replace(" ", "T") + ":00", type=_datetime())
+        from datetime import datetime  # noqa: PLC0415 - only handlers that ask for it pay for it
+
+        return datetime.fromisoformat(self.row[10])
 
     @property
     def unique_key(self) -> str | None:
@@ -141,11 +140,6 @@ class TaskContext:
         """A structlog logger with the task's fields; what it logs lands in task_logs too."""
         return structlog.get_logger()
 
-    @property
-    def fields(self) -> TaskFields:
-        """The task as log events carry it."""
-        return self._fields
-
     def update_progress(self, progress: int, message: str = "") -> Awaitable[None]:
         """Report percent (0 to 100) and a message; written at most ten times a second, the last one always.
 
@@ -161,7 +155,7 @@ class TaskContext:
         Raises ValueError where 0 <= completed_steps <= total_steps does not hold.
         """
         if not 0 <= completed_steps <= total_steps or total_steps == 0:
-            msg = f"{completed_steps} of {total_steps} steps: completed_steps must lie between 0 and total_steps, which is at least 1"
+            msg = f"{completed_steps} of {total_steps} steps: the first must lie between 0 and the second, at least 1"
             raise ValueError(msg)
         return self._report(100 * completed_steps // total_steps, message, step, completed_steps, total_steps)
 
@@ -186,7 +180,8 @@ class TaskContext:
         """Set `cancelled`; called by the worker."""
         self._cancelled = True
 
-    def _capture(self, level: str, message: str, fields: Mapping[str, Any]) -> None:
+    def sink(self, level: str, message: str, fields: Mapping[str, Any]) -> None:
+        """Take one event of the handler's logging; called by `log.capture`."""
         self._reporter.report_line(self, level, message, fields)
 
     def _report(
@@ -204,10 +199,3 @@ class TaskContext:
         }
         self._reporter.report_progress(self, report)
         return _DONE
-
-
-@functools.cache
-def _datetime() -> Any:  # noqa: ANN401 - the type datetime, imported late
-    from datetime import datetime  # noqa: PLC0415 - only handlers that ask for it pay for it
-
-    return datetime

@@ -16,7 +16,7 @@ class PermanentError(Exception):
     """Raised by a handler: the task fails at once, whatever retries it has left."""
 
 
-class RetryLater(Exception):  # noqa: N818 - an outcome, not an error
+class RetryLater(Exception):
     """Raised by a handler: the attempt failed; try again after `delay` seconds. Costs a retry."""
 
     def __init__(self, delay: float, reason: str = "") -> None:
@@ -25,7 +25,7 @@ class RetryLater(Exception):  # noqa: N818 - an outcome, not an error
         self.delay = _delay(delay)
 
 
-class Snooze(Exception):  # noqa: N818 - an outcome, not an error
+class Snooze(Exception):
     """Raised by a handler: nothing failed; run again after `delay` seconds. Costs no retry."""
 
     def __init__(self, delay: float, reason: str = "") -> None:
@@ -34,7 +34,7 @@ class Snooze(Exception):  # noqa: N818 - an outcome, not an error
         self.delay = _delay(delay)
 
 
-class Cancel(Exception):  # noqa: N818 - an outcome, not an error
+class Cancel(Exception):
     """Raised by a handler: the task ends as cancelled, for this reason."""
 
     def __init__(self, reason: str = "cancelled by its handler") -> None:

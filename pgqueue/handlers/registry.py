@@ -5,13 +5,17 @@ from __future__ import annotations
 import functools
 import inspect
 import typing
-from collections.abc import Awaitable, Callable
 from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
 from pgqueue.errors import ConfigurationError, HandlerNotFound, PayloadError
-from pgqueue.handlers.outcomes import Retry
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from pgqueue.handlers.context import TaskContext
+    from pgqueue.handlers.outcomes import Retry
 
 __all__ = ["Executor", "Handler", "Registry"]
 
@@ -96,7 +100,9 @@ def _payload_type(fn: Callable[..., Any]) -> Any:  # noqa: ANN401 - any type msg
         hints = typing.get_type_hints(fn)
     except NameError as error:
         msg = f"the annotation of {fn.__qualname__}'s parameter {parameter.name!r} cannot be read: {error}"
-        raise ConfigurationError(msg, hint="the payload's type must be importable at run time, not only for type checkers") from error
+        raise ConfigurationError(
+            msg, hint="the payload's type must be importable at run time, not only for type checkers"
+        ) from error
     return hints[parameter.name]
 
 
@@ -124,18 +130,20 @@ class Registry:
     def add(self, handler: Handler[Any, Any]) -> None:
         """Add a handler. Raises ConfigurationError where its type has one already."""
         if handler.task_type in self._handlers:
-            msg = f"task type {handler.task_type!r} has a handler already: {self._handlers[handler.task_type].fn.__qualname__}"
+            known = self._handlers[handler.task_type].fn.__qualname__
+            msg = f"task type {handler.task_type!r} has a handler already: {known}"
             raise ConfigurationError(msg, hint="give each handler a task type of its own")
         self._handlers[handler.task_type] = handler
 
     def find(self, task_type: str) -> Handler[Any, Any]:
-        """Return the handler of a type. Raises HandlerNotFound, which names those there are."""
+        """Return the handler of a type; for a type that has none, one that raises HandlerNotFound."""
         handler = self._handlers.get(task_type)
-        if handler is None:
-            known = ", ".join(sorted(self._handlers)) or "none"
-            msg = f"no handler is registered for task type {task_type!r}; registered: {known}"
-            raise HandlerNotFound(msg, hint="register it with @queue_service.handler(…), or correct the task type")
-        return handler
+        return handler if handler is not None else Handler(task_type, self._refuse)
+
+    async def _refuse(self, ctx: TaskContext) -> None:
+        known = ", ".join(sorted(self._handlers)) or "none"
+        msg = f"no handler is registered for task type {ctx.task_type!r}; registered: {known}"
+        raise HandlerNotFound(msg, hint="register it with @queue_service.handler(…), or correct the task type")
 
     def queue_names(self) -> set[str]:
         """Return the queues that handlers name."""

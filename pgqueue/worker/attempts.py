@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 
@@ -14,6 +13,8 @@ from pgqueue.handlers import Cancel, PermanentError, RetryLater, Snooze, TaskCon
 from pgqueue.models import encode_result
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pgqueue.handlers import Handler
 
 __all__ = ["Attempt", "StopReason"]
@@ -23,16 +24,38 @@ MOST_TEXT = 65_536
 PERMANENT = (PermanentError, PayloadError, HandlerNotFound)
 
 
+class Home(Protocol):
+    """What settles an attempt."""
+
+    def ended(self, attempt: Attempt) -> None:
+        """Settle it with the next exchange."""
+
+    def dropped(self) -> None:
+        """It has no lease any more: nothing is to be settled."""
+
+
 class Attempt:
     """(task_id, attempt) is its lease. `result` and `failure` are JSON texts as pgqueue.finish takes them."""
 
-    __slots__ = ("claim_no", "ctx", "failure", "handler", "kill", "result", "started_ns", "stop_reason", "waited")
+    __slots__ = (
+        "claim_no",
+        "ctx",
+        "failure",
+        "handler",
+        "home",
+        "kill",
+        "result",
+        "started_ns",
+        "stop_reason",
+        "waited",
+    )
 
-    def __init__(self, ctx: TaskContext, claim_no: int) -> None:
-        """`claim_no` is the claim that brought it."""
+    def __init__(self, ctx: TaskContext, handler: Handler[Any, Any], claim_no: int, home: Home | None) -> None:
+        """`claim_no` is the claim that brought it, `home` the loop of its queue, which settles it."""
         self.ctx = ctx
         self.claim_no = claim_no
-        self.handler: Handler[Any, Any] | None = None
+        self.home = home
+        self.handler = handler
         self.started_ns = time.monotonic_ns()
         self.kill: Callable[[], object] | None = None
         self.stop_reason: StopReason | None = None
@@ -73,15 +96,14 @@ class Attempt:
         elif isinstance(error, PERMANENT):
             self._end("failed", **describe(error), permanent=True)
         else:
-            retry = self.handler.retry if self.handler is not None else None
-            self._end("failed", **describe(error), retry=retry)
+            self._end("failed", **describe(error), retry=self.handler.retry)
 
     def stopped(self, error: BaseException | None = None) -> None:
         """The handler ended because it was asked to, or (reason None) by an error of its own."""
         if self.stop_reason == "timed_out":
             limit = self.ctx.timeout
-            retry = self.handler.retry if self.handler is not None else None
-            self._end("timed_out", error_type="TimeoutError", error_message=f"ran longer than {limit} s", retry=retry)
+            message = f"ran longer than {limit} s"
+            self._end("timed_out", error_type="TimeoutError", error_message=message, retry=self.handler.retry)
         elif self.stop_reason is not None:
             self._end(self.stop_reason)
         elif error is not None:

@@ -15,8 +15,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -24,6 +23,9 @@ from pgqueue.handlers import Handler, TaskContext
 from pgqueue.log import task_fields
 from pgqueue.worker.attempts import Attempt
 from pgqueue.worker.executors import call_plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 __all__ = ["Job", "Outcome", "initialize", "run"]
 
@@ -98,18 +100,32 @@ def run(encoded: bytes) -> bytes:
     """Run one job and say how it ended."""
     job = msgspec.msgpack.decode(encoded, type=Job)
     reporter = _reporter()
-    attempt = Attempt(TaskContext(job.row, job.queue_name, reporter), 0)
-    task_fields.set(attempt.ctx.fields)
+    ctx = TaskContext(job.row, job.queue_name, reporter)
+    task_fields.set(ctx)
     with _memory_limit(job.memory_limit_mb):
-        try:
-            attempt.handler = _handler(job.module, job.qualname, job.row[4])
-            attempt.handler.retry = job.retry
-        except Exception as error:  # noqa: BLE001 - a module of the user may raise anything on import
-            attempt.fail(error)
-        else:
-            call_plain(attempt)
+        attempt = _run(ctx, job)
     unsent, reporter.unsent = reporter.unsent, None
     return msgspec.msgpack.encode(Outcome(attempt.result, attempt.failure, unsent))
+
+
+def _run(ctx: TaskContext, job: Job) -> Attempt:
+    try:
+        handler = _handler(job.module, job.qualname, ctx.task_type)
+    except Exception as error:  # noqa: BLE001 - a module of the user may raise anything on import
+        handler = _broken(ctx.task_type, error)
+    handler.retry = job.retry
+    attempt = Attempt(ctx, handler, 0, None)
+    call_plain(attempt)
+    return attempt
+
+
+def _broken(task_type: str, error: Exception) -> Handler[Any, Any]:
+    """Stand in for a handler that cannot be imported: it raises what the import raised."""
+
+    def fail(_ctx: TaskContext) -> None:
+        raise error
+
+    return Handler(task_type, fail, executor="process")
 
 
 @functools.cache
@@ -119,7 +135,7 @@ def _reporter() -> Reporter:
 
 @functools.cache
 def _handler(module: str, qualname: str, task_type: str) -> Handler[Any, Any]:
-    found = functools.reduce(getattr, qualname.split("."), importlib.import_module(module))
+    found: Any = functools.reduce(getattr, qualname.split("."), importlib.import_module(module))
     if isinstance(found, Handler):
         return found
     return Handler(task_type, found, executor="process")

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
-
-import psycopg
+from typing import TYPE_CHECKING, Any
 
 from pgqueue import calls
 from pgqueue.database import Database, translated
-from pgqueue.worker.attempts import Attempt
 from pgqueue.worker.reports import NOTHING, Batch
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    import psycopg
+
+    from pgqueue.worker.attempts import Attempt
 
 __all__ = ["Claim", "Lines", "finish_parameters", "round_trip", "settle"]
 
@@ -95,7 +98,9 @@ async def _write(conn: psycopg.AsyncConnection[Row], reports: Batch) -> None:
         await conn.execute(calls.WRITE_LOGS, (lines,))
 
 
-def finish_parameters(ended: Sequence[Attempt]) -> tuple[str, str, str, list[str | None] | None, list[str | None] | None]:
+def finish_parameters(
+    ended: Sequence[Attempt],
+) -> tuple[str, str, str, list[str | None] | None, list[str | None] | None]:
     """Arrays as PostgreSQL reads them, built by hand because this is the hottest path."""
     contexts = [attempt.ctx.row for attempt in ended]
     ids = "{" + ",".join([str(row[0]) for row in contexts]) + "}"

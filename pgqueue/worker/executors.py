@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from collections.abc import Callable
+import time
 from typing import TYPE_CHECKING, Any
 
 from pgqueue.log import task_fields
-from pgqueue.worker.attempts import Attempt
+from pgqueue.worker.runner import Runner
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from pgqueue.handlers import TaskContext
+    from pgqueue.worker.attempts import Attempt
     from pgqueue.worker.processes import Processes
 
-__all__ = ["Executors"]
+__all__ = ["Executors", "call_plain"]
 
 MOST_THREADS = 4096
 """Never reached: the slots bound what is started."""
@@ -26,19 +30,31 @@ class Executors:
         """`processes` is None where no handler asks for them."""
         self._loop = asyncio.get_running_loop()
         self._ended = ended
+        self._runner = Runner(ended)
         self._threads = concurrent.futures.ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="pgqueue")
         self._processes = processes
+        self._waiting: set[asyncio.Task[None]] = set()
 
-    def start(self, attempt: Attempt) -> None:
-        """Run an attempt's handler."""
-        executor = attempt.handler.executor if attempt.handler is not None else "async"
-        if executor == "async":
-            task = self._loop.create_task(self._run_async(attempt))
-            attempt.kill = task.cancel
-        elif executor == "thread":
-            self._threads.submit(self._run_in_thread, attempt)
-        elif self._processes is not None:
-            task = self._loop.create_task(self._run_in_process(attempt, self._processes))
+    def start(self, attempts: Iterable[Attempt]) -> None:
+        """Run the attempts' handlers."""
+        on_loop = []
+        for attempt in attempts:
+            executor = attempt.handler.executor
+            if executor == "async":
+                on_loop.append(attempt)
+            elif executor == "thread":
+                self._threads.submit(self._run_in_thread, attempt)
+            elif self._processes is not None:
+                task = self._loop.create_task(self._run_in_process(attempt, self._processes))
+                self._waiting.add(task)
+                task.add_done_callback(self._waiting.discard)
+        if on_loop:
+            self._runner.start(on_loop)
+
+    @property
+    def current(self) -> TaskContext | None:
+        """The handler that had the event loop last."""
+        return self._runner.current
 
     async def stop(self) -> None:
         """Close the pools without waiting for threads that do not end."""
@@ -46,25 +62,9 @@ class Executors:
         if self._processes is not None:
             await self._processes.stop()
 
-    async def _run_async(self, attempt: Attempt) -> None:
-        ctx = attempt.ctx
-        task_fields.set(ctx.fields)
-        try:
-            handler = attempt.handler
-            assert handler is not None  # noqa: S101 - start() was given one
-            if handler.takes_payload:
-                attempt.succeed(await handler.fn(ctx, handler.decode(ctx.row[5])))
-            else:
-                attempt.succeed(await handler.fn(ctx))
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it is the attempt's end
-            if attempt.stop_reason is not None and isinstance(error, asyncio.CancelledError):
-                attempt.stopped(error)
-            else:
-                attempt.fail(error)
-        self._ended(attempt)
-
     def _run_in_thread(self, attempt: Attempt) -> None:
-        token = task_fields.set(attempt.ctx.fields)
+        attempt.started_ns = time.monotonic_ns()
+        token = task_fields.set(attempt.ctx)
         try:
             call_plain(attempt)
         finally:
@@ -80,11 +80,10 @@ class Executors:
 
 def call_plain(attempt: Attempt) -> None:
     """Call a plain function. One that was asked to stop and returns all the same has succeeded."""
-    handler = attempt.handler
-    assert handler is not None  # noqa: S101 - start() was given one
+    handler, ctx = attempt.handler, attempt.ctx
     try:
-        arguments: tuple[Any, ...] = (handler.decode(attempt.ctx.row[5]),) if handler.takes_payload else ()
-        attempt.succeed(handler.fn(attempt.ctx, *arguments))
+        arguments: tuple[Any, ...] = (handler.decode(ctx.row[5]),) if handler.takes_payload else ()
+        attempt.succeed(handler.fn(ctx, *arguments))
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is the attempt's end
         if attempt.stop_reason is not None:
             attempt.stopped(error)

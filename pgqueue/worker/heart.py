@@ -9,17 +9,19 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import structlog
 
 from pgqueue import calls
-from pgqueue.database import SyncDatabase
 from pgqueue.errors import DatabaseUnavailable, PgqueueError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pgqueue.database import SyncDatabase
+    from pgqueue.models import Orders
     from pgqueue.worker.ledger import Ledger
 
 __all__ = ["Heart", "boottime"]
@@ -38,12 +40,13 @@ class Heart:
 
     def __init__(  # noqa: PLR0913 - what a heartbeat carries
         self,
+        *,
         database: SyncDatabase,
         worker_id: int,
         ledger: Ledger,
         interval_s: float,
         status: Callable[[], dict[str, Any]],
-        on_beat: Callable[[calls.Orders], None],
+        on_beat: Callable[[Orders], None],
         on_blocked: Callable[[float], None],
     ) -> None:
         """`status` is what the worker says of itself; it is called in the heart's thread."""

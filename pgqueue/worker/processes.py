@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import multiprocessing
 import os
 import shutil
 import socket
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import CancelledError
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 from pebble import ProcessExpired, ProcessPool
 
 from pgqueue.errors import ConfigurationError
 from pgqueue.worker import child
-from pgqueue.worker.attempts import Attempt
+
+if TYPE_CHECKING:
+    from pgqueue.worker.attempts import Attempt
 
 __all__ = ["Processes"]
 
@@ -47,7 +49,7 @@ class Processes:
         self._address = str(self._folder / "reports")
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(self._address)
-        self._socket.setblocking(False)
+        self._socket.settimeout(0)
         self._transport: asyncio.BaseTransport | None = None
         self._pool: ProcessPool | None = None
 
@@ -61,8 +63,8 @@ class Processes:
         try:
             future = self._started().schedule(child.run, args=(msgspec.msgpack.encode(_job(attempt)),))
             attempt.kill = future.cancel
-            outcome = msgspec.msgpack.decode(await asyncio.wrap_future(future), type=child.Outcome)
-        except (CancelledError, asyncio.CancelledError):
+            outcome = msgspec.msgpack.decode(await asyncio.wrap_future(cast("Any", future)), type=child.Outcome)
+        except (concurrent.futures.CancelledError, asyncio.CancelledError):
             attempt.stopped(RuntimeError("its process was killed"))
         except ProcessExpired as error:
             attempt.fail(RuntimeError(f"its process died with exit code {error.exitcode}"))
@@ -71,17 +73,18 @@ class Processes:
         else:
             attempt.result, attempt.failure = outcome.result, outcome.failure
             if outcome.progress is not None:
-                self._receive({"task_id": attempt.ctx.task_id, "attempt": attempt.ctx.attempt, "progress": outcome.progress})
+                self._receive(
+                    {"task_id": attempt.ctx.task_id, "attempt": attempt.ctx.attempt, "progress": outcome.progress}
+                )
 
     async def stop(self) -> None:
         """Kill what still runs and close."""
         if self._pool is not None:
-            self._pool.stop()
+            self._pool.stop()  # type: ignore[no-untyped-call]
             await asyncio.to_thread(self._pool.join)
         if self._transport is not None:
             self._transport.close()
         shutil.rmtree(self._folder, ignore_errors=True)
-
 
     def _started(self) -> ProcessPool:
         if self._pool is None:
@@ -101,4 +104,6 @@ def _job(attempt: Attempt) -> child.Job:
         msg = f"the handler of {handler.task_type!r} is defined inside {handler.fn.__qualname__}"
         raise ConfigurationError(msg, hint="executor='process' needs a function at the top of an importable module")
     ctx = attempt.ctx
-    return child.Job(handler.fn.__module__, handler.fn.__qualname__, handler.retry, handler.memory_limit_mb, ctx.queue_name, ctx.row)
+    return child.Job(
+        handler.fn.__module__, handler.fn.__qualname__, handler.retry, handler.memory_limit_mb, ctx.queue_name, ctx.row
+    )

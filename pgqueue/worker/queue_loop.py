@@ -14,16 +14,17 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
 from pgqueue import calls
 from pgqueue.errors import DatabaseUnavailable, LeaseLost, PgqueueError
-from pgqueue.worker.attempts import Attempt
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pgqueue.worker.attempts import Attempt
     from pgqueue.worker.session import Session
 
 __all__ = ["QueueLoop"]
@@ -84,8 +85,15 @@ class QueueLoop:
     def ended(self, attempt: Attempt) -> None:
         """An attempt is over; settle it with the next exchange."""
         self._ended.append(attempt)
-        self._load.set()
-        self._changed.set()
+        if not self._load.is_set():
+            self._load.set()
+        if not self._changed.is_set():
+            self._changed.set()
+
+    def dropped(self) -> None:
+        """An attempt ended that has no lease any more: its slot is free, and there is nothing to settle."""
+        self.held -= 1
+        self.wake()
 
     def wake(self) -> None:
         """Something may have become due, or settings changed, or the session ends."""
@@ -123,7 +131,9 @@ class QueueLoop:
         except DatabaseUnavailable as error:
             await self._session.wait_for_database(error)
         except PgqueueError as error:
-            log.warning("a batch could not be settled; settling its tasks one by one", queue=self.name, error=str(error))
+            log.warning(
+                "a batch could not be settled; settling its tasks one by one", queue=self.name, error=str(error)
+            )
             await self._session.settle_one_by_one(self._take_ended())
         return 0
 
@@ -255,14 +265,14 @@ class QueueLoop:
         if self.room > 0:
             return
         if self._attending and not await self._wait(FULL_S):
-            await self._say(None)
+            await self._say(attending=None)
             await self._ask(calls.hand_over(self.name))
         elif not self._attending:
             await self._wait(SWEEP_S)
 
     async def _rest(self) -> None:
         if self._current_heat(time.monotonic()) >= HOT:
-            await self._say(True)
+            await self._say(attending=True)
             self._changed.clear()
             await self._wait(ATTEND_S)
         elif self._session.hub.is_alive:
@@ -272,14 +282,14 @@ class QueueLoop:
 
     async def _poll(self) -> None:
         """Without LISTEN: look every so often, from the start."""
-        await self._say(None)
+        await self._say(attending=None)
         self._changed.clear()
         self._session.note_idle(self)
         await self._wait(min(self._session.settings.poll_s, SWEEP_S / 4))
         self._sweep_at = 0.0
 
     async def _sleep(self) -> None:
-        await self._say(False)
+        await self._say(attending=False)
         fence = await self._ask(calls.fence())
         pause = 0.005
         while True:
@@ -307,7 +317,7 @@ class QueueLoop:
         if not await self._wait(limit):
             self._sweep_at = min(self._sweep_at, time.monotonic())
 
-    async def _say(self, attending: bool | None) -> None:  # noqa: FBT001 - the three states of pgqueue.waits
+    async def _say(self, *, attending: bool | None) -> None:
         if self._attending is not attending:
             await self._ask(calls.set_wait(self._session.worker_id, self.name, attending))
             self._attending = attending

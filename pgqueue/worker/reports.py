@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from pgqueue.handlers import TaskContext
 from pgqueue.worker.attempts import clean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from pgqueue.handlers import TaskContext
 
 __all__ = ["NOTHING", "Batch", "Reports"]
 

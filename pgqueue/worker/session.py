@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from pgqueue import calls
-from pgqueue.errors import DatabaseUnavailable, HandlerNotFound, PgqueueError
+from pgqueue.errors import DatabaseUnavailable, PgqueueError
 from pgqueue.handlers import Registry, TaskContext
 from pgqueue.worker.attempts import Attempt, StopReason
 from pgqueue.worker.exchange import Claim, Lines, round_trip, settle
@@ -25,8 +24,11 @@ from pgqueue.worker.queue_loop import QueueLoop
 from pgqueue.worker.reports import NOTHING, Reports
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
     from pgqueue.database import Database, SyncDatabase
     from pgqueue.listen import Hub
+    from pgqueue.models import Orders
     from pgqueue.settings import Settings
     from pgqueue.worker.executors import Executors
 
@@ -42,6 +44,7 @@ class Session:
 
     def __init__(  # noqa: PLR0913 - the parts of a worker
         self,
+        *,
         worker_id: int,
         registry: Registry,
         database: Database,
@@ -67,19 +70,18 @@ class Session:
         loop = asyncio.get_running_loop()
         self.reports = Reports(loop, self._holds)
         self.heart = Heart(
-            heart_database,
-            worker_id,
-            self.ledger,
-            settings.heartbeat_s,
-            self._status,
-            lambda orders: _call(loop, self._obey, orders),
-            self._name_blocker,
+            database=heart_database,
+            worker_id=worker_id,
+            ledger=self.ledger,
+            interval_s=settings.heartbeat_s,
+            status=self._status,
+            on_beat=lambda orders: _call(loop, self._obey, orders),
+            on_blocked=self._name_blocker,
         )
         self._following = following
         self._registry = registry
         self._loop = loop
         self._executors: Executors | None = None
-        self._homes: dict[int, QueueLoop] = {}
         self._timeouts: dict[int, float] = {}
         self._unavailable_since: float | None = None
         self._pause = 0.1
@@ -108,31 +110,28 @@ class Session:
     def begin(self, queue: QueueLoop, rows: Sequence[Row], claim_no: int) -> None:
         """Start the handlers of a claimed batch."""
         assert self._executors is not None  # noqa: S101 - run() was given them
+        name, reports, attempts = queue.name, self.reports, self.attempts
+        batch = []
         for row in rows:
-            attempt = Attempt(TaskContext(row, queue.name, self.reports), claim_no)
-            self.attempts[row[0]] = attempt
-            self._homes[row[0]] = queue
-            try:
-                attempt.handler = self._registry.find(row[4])
-            except HandlerNotFound as error:
-                attempt.fail(error)
-                self.ended(attempt)
-                continue
+            attempt = Attempt(TaskContext(row, name, reports), self._registry.find(row[4]), claim_no, queue)
+            attempts[row[0]] = attempt
+            batch.append(attempt)
             if row[6] is not None:
                 self._timeouts[row[0]] = time.monotonic() + row[6]
-            if self.is_lost:
+        if self.is_lost:
+            for attempt in batch:
                 attempt.stop("lost")
-            self._executors.start(attempt)
+        self._executors.start(batch)
 
     def ended(self, attempt: Attempt) -> None:
         """A handler is over: hand its end to its queue, unless the lease is lost."""
-        task_id = attempt.ctx.row[0]
-        if self.is_over or attempt.stop_reason == "lost" or self.attempts.get(task_id) is not attempt:
+        if self.is_over or attempt.stop_reason == "lost":
             self._drop(attempt)
             return
         if self._timeouts:
-            self._timeouts.pop(task_id, None)
-        self._homes[task_id].ended(attempt)
+            self._timeouts.pop(attempt.ctx.row[0], None)
+        if attempt.home is not None:
+            attempt.home.ended(attempt)
 
     async def exchange(self, ended: Sequence[Attempt], claim: Claim | None) -> tuple[list[int], list[Row]]:
         """One round trip; what ended attempts reported goes before their end."""
@@ -161,19 +160,18 @@ class Session:
     def _forget(self, attempt: Attempt) -> None:
         task_id = attempt.ctx.row[0]
         del self.attempts[task_id]
-        del self._homes[task_id]
         self.ledger.settled(attempt.claim_no)
-        self.reports.forget(attempt.ctx)
+        if self.reports.reporters:
+            self.reports.forget(attempt.ctx)
 
     def _drop(self, attempt: Attempt) -> None:
         """An attempt without a lease ends unsettled; its slot is free again."""
         task_id = attempt.ctx.row[0]
         if self.attempts.get(task_id) is attempt:
             self._timeouts.pop(task_id, None)
-            home = self._homes[task_id]
             self._forget(attempt)
-            home.held -= 1
-            home.wake()
+            if attempt.home is not None:
+                attempt.home.dropped()
 
     async def settle_one_by_one(self, ended: Sequence[Attempt]) -> None:
         """Settle attempts singly, waiting for whoever holds their rows; at last without their result."""
@@ -220,7 +218,10 @@ class Session:
         """The lease is lost: stop everything, settle nothing."""
         if not self.is_lost:
             self.is_lost = True
-            log.error("this worker's lease was lost: its handlers are stopped and their tasks run elsewhere", worker_id=self.worker_id)
+            log.error(
+                "this worker's lease was lost: its handlers are stopped and their tasks run elsewhere",
+                worker_id=self.worker_id,
+            )
             self.stop_attempts("lost")
             self.finish()
 
@@ -288,7 +289,7 @@ class Session:
         attempt = self.attempts.get(ctx.row[0])
         return attempt is not None and attempt.ctx is ctx and not self.is_lost
 
-    def _obey(self, orders: calls.Orders) -> None:
+    def _obey(self, orders: Orders) -> None:
         if orders.is_lost:
             self.lose()
         elif orders.stop_requested:
@@ -328,7 +329,8 @@ class Session:
 
     async def _write(self, progress: str | None, lines: str | None) -> None:
         if progress is not None:
-            self._lose_tasks(await self.database.run(calls.report_progress(progress)))
+            lost = await self.database.run(calls.report_progress(progress))
+            self._lose_tasks(lost)
         if lines is not None:
             await self.database.run(calls.write_logs(lines))
 
@@ -361,11 +363,12 @@ class Session:
         """Called in the heart's thread while the loop does not turn."""
         if self._blocked is not None:
             return
-        task = asyncio.current_task(self._loop)
-        running = [a.ctx for a in list(self.attempts.values()) if task is not None and getattr(a.kill, "__self__", None) is task]
-        name = f"{running[0].task_type} (task {running[0].task_id})" if running else "unknown"
+        ctx = self._executors.current if self._executors is not None else None
+        name = f"{ctx.task_type} (task {ctx.task_id})" if ctx is not None else "unknown"
         self._blocked = name
-        log.warning("a handler blocks the event loop: use a plain function, or await", handler=name, blocked_s=round(lag, 1))
+        log.warning(
+            "a handler blocks the event loop: use a plain function, or await", handler=name, blocked_s=round(lag, 1)
+        )
 
 
 def _call(loop: asyncio.AbstractEventLoop, function: Any, *arguments: Any) -> None:  # noqa: ANN401 - any callback

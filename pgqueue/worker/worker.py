@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -23,6 +22,8 @@ from pgqueue.worker.processes import Processes
 from pgqueue.worker.session import Session
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pgqueue.database import Database
     from pgqueue.handlers import Registry
     from pgqueue.settings import Settings
@@ -36,10 +37,14 @@ log = structlog.get_logger()
 class Worker:
     """Runs the handlers of a registry. `slots` maps queues to concurrency; None takes what the queue's row says."""
 
-    def __init__(self, registry: Registry, database: Database, settings: Settings, slots: Mapping[str, int | None]) -> None:
+    def __init__(
+        self, registry: Registry, database: Database, settings: Settings, slots: Mapping[str, int | None]
+    ) -> None:
         """Raises ConfigurationError where there is nothing to run."""
         if not slots:
-            raise ConfigurationError("the worker has no queue to serve", hint="register a queue or a handler, or name queues")
+            raise ConfigurationError(
+                "the worker has no queue to serve", hint="register a queue or a handler, or name queues"
+            )
         self._registry = registry
         self._database = database
         self._settings = settings
@@ -92,7 +97,14 @@ class Worker:
         heart_database = SyncDatabase(self._database.dsn, settings=self._settings)
         following = [name for name, count in self._wanted.items() if count is None]
         session = Session(
-            worker_id, self._registry, self._database, heart_database, self._hub, self._settings, slots, following
+            worker_id=worker_id,
+            registry=self._registry,
+            database=self._database,
+            heart_database=heart_database,
+            hub=self._hub,
+            settings=self._settings,
+            slots=slots,
+            following=following,
         )
         processes = self._processes(session, slots)
         executors = Executors(processes, session.ended)
@@ -117,7 +129,7 @@ class Worker:
         missing = [name for name in self._wanted if name not in rows]
         for name in missing:
             await self._database.run(calls.create_queue(name, concurrency=self._wanted[name]))
-            rows[name] = self._wanted[name] if self._wanted[name] is not None else 5  # type: ignore[assignment]
+            rows[name] = self._wanted[name] if self._wanted[name] is not None else 5
         return {name: rows[name] if slots is None else slots for name, slots in self._wanted.items()}
 
     def _processes(self, session: Session, slots: Mapping[str, int]) -> Processes | None:
@@ -145,7 +157,9 @@ class Worker:
         await asyncio.sleep(THREADS_END_S)
         if session.attempts:
             stuck = sorted({attempt.ctx.task_type for attempt in session.attempts.values()})
-            log.warning("handlers do not stop; their tasks are released", running=len(session.attempts), task_types=stuck)
+            log.warning(
+                "handlers do not stop; their tasks are released", running=len(session.attempts), task_types=stuck
+            )
         session.finish()
 
     async def _leave(self, session: Session) -> None:
