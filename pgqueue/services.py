@@ -171,7 +171,7 @@ class QueueOperations:
         self, name: str, *, concurrency: int | None = None, capacity: int | None = None, max_crashes: int | None = None
     ) -> str:
         """Make a queue, or change what is given; a capacity of 0 takes the limit away. Raises InvalidInput."""
-        return await self.db.run(calls.create_queue(name, concurrency, capacity, max_crashes))
+        return await self.db.run(calls.create_queue(name, concurrency=concurrency, capacity=capacity, max_crashes=max_crashes))
 
     get_executions = async_method(calls.get_executions)
     get_logs = async_method(calls.get_logs)
@@ -221,7 +221,7 @@ class StateService:
     ) -> None:
         """Report the current step and how many of all are behind it; the percentage follows from them."""
         percent = percent_of(completed_steps, total_steps)
-        await self.db.run(calls.update_progress(task_id, percent, message, step, completed_steps, total_steps), conn=conn)
+        await self.db.run(calls.update_progress(task_id, percent, message, step=step, completed_steps=completed_steps, total_steps=total_steps), conn=conn)
 
     async def subscribe_progress(self, task_id: int, callback: ProgressCallback) -> Subscription:
         """Call back (an async function too) with each change of a task's progress; the last is its final state.

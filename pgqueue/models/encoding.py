@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from pgqueue.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["check_number", "check_text", "check_time", "encode_payload", "encode_result"]
 

@@ -1,0 +1,58 @@
+"""A call of a SQL function as a value, and how answers are read."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+
+import msgspec
+
+from pgqueue.models import check_number
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["Call", "Row", "json_of", "nothing", "task_key", "utc", "value"]
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+MOST_ID = 2**63 - 1
+
+
+class Call(NamedTuple, Generic[T]):
+    """What to send, and how to read the rows that come back."""
+
+    sql: str
+    parameters: Sequence[Any]
+    decode: Callable[[list[Row]], T]
+
+
+def nothing(_rows: list[Row]) -> None:
+    """Read an answer that says nothing."""
+
+
+def value(rows: list[Row]) -> Any:  # noqa: ANN401 - the one column of the one row
+    """Read the one column of the one row."""
+    return rows[0][0]
+
+
+def task_key(task_id: object) -> int:
+    """Return a task's id. Raises InvalidInput for what cannot be one."""
+    check_number(task_id, "task_id", -MOST_ID - 1, MOST_ID)
+    assert isinstance(task_id, int)  # noqa: S101 - just checked
+    return task_id
+
+
+def utc(moment: datetime | None) -> datetime | None:
+    """Turn a time into UTC, whatever zone the connection is set to."""
+    return None if moment is None else moment.astimezone(UTC)
+
+
+def json_of(text: str | None) -> Any:  # noqa: ANN401 - any JSON
+    """Read JSON; what Python cannot hold (numbers of thousands of digits, deep nesting) stays text."""
+    if text is None:
+        return None
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return text

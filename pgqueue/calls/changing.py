@@ -1,0 +1,126 @@
+"""Changing tasks, queues and history."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import NamedTuple
+
+from pgqueue.calls.call import Call, nothing, task_key, value
+from pgqueue.errors import InvalidInput
+from pgqueue.models import check_number, check_text, encode_payload
+
+__all__ = [
+    "Partition",
+    "cancel_task",
+    "cleanup",
+    "create_queue",
+    "delete_queue",
+    "partition_rows",
+    "partitions_older",
+    "pause_queue",
+    "resume_queue",
+    "retry_task",
+    "set_task_result",
+    "update_progress",
+]
+
+MOST_INT = 2**31 - 1
+
+
+class Partition(NamedTuple):
+    """One day of history that is over."""
+
+    name: str
+    parent: str
+    statements: list[str]
+
+
+def cancel_task(task_id: int, reason: str | None = None) -> Call[str]:
+    """pgqueue.cancel_task: the status then. Raises TaskNotFound, InvalidTransition."""
+    check_text(reason, "reason", optional=True)
+    return Call("select pgqueue.cancel_task(%s::bigint, %s)", (task_key(task_id), reason), value)
+
+
+def retry_task(task_id: int) -> Call[int]:
+    """pgqueue.retry_task. Raises TaskNotFound, InvalidTransition, DuplicateTask."""
+    return Call("select pgqueue.retry_task(%s::bigint)", (task_key(task_id),), value)
+
+
+def set_task_result(task_id: int, result: object) -> Call[None]:
+    """pgqueue.set_task_result. Raises TaskNotFound, InvalidInput."""
+    parameters = (task_key(task_id), encode_payload(result, "result"))
+    return Call("select pgqueue.set_task_result(%s::bigint, %s::jsonb)", parameters, nothing)
+
+
+def update_progress(  # noqa: PLR0913 - as in SQL
+    task_id: int,
+    progress: int,
+    message: str | None = None,
+    *,
+    step: str | None = None,
+    completed_steps: int | None = None,
+    total_steps: int | None = None,
+) -> Call[None]:
+    """pgqueue.update_progress. Raises TaskNotFound, InvalidTransition, InvalidInput."""
+    check_number(progress, "progress", 0, 100)
+    check_text(message, "message", optional=True)
+    check_text(step, "step", optional=True)
+    parameters = (task_key(task_id), progress, message, step, completed_steps, total_steps)
+    return Call("select pgqueue.update_progress(%s::bigint, %s::int, %s, %s, %s::int, %s::int)", parameters, nothing)
+
+
+def create_queue(
+    name: str, *, concurrency: int | None = None, capacity: int | None = None, max_crashes: int | None = None
+) -> Call[str]:
+    """pgqueue.create_queue: makes it, or changes what is given. Raises InvalidInput."""
+    check_text(name, "name")
+    for field, number in (("concurrency", concurrency), ("capacity", capacity), ("max_crashes", max_crashes)):
+        if number is not None:
+            check_number(number, field, 0, MOST_INT)
+    parameters = (name, concurrency, capacity, max_crashes)
+    return Call("select pgqueue.create_queue(%s, %s::int, %s::int, %s::int)", parameters, value)
+
+
+def pause_queue(name: str, reason: str | None = None) -> Call[None]:
+    """pgqueue.pause_queue. Raises QueueNotFound."""
+    check_text(name, "name")
+    check_text(reason, "reason", optional=True)
+    return Call("select pgqueue.pause_queue(%s, %s)", (name, reason), nothing)
+
+
+def resume_queue(name: str) -> Call[None]:
+    """pgqueue.resume_queue. Raises QueueNotFound."""
+    check_text(name, "name")
+    return Call("select pgqueue.resume_queue(%s)", (name,), nothing)
+
+
+def delete_queue(name: str) -> Call[None]:
+    """pgqueue.delete_queue. Raises QueueNotFound, InvalidTransition."""
+    check_text(name, "name")
+    return Call("select pgqueue.delete_queue(%s)", (name,), nothing)
+
+
+def cleanup(age: timedelta) -> Call[int]:
+    """pgqueue.cleanup: how many finished tasks were deleted. Raises InvalidInput."""
+    return Call("select pgqueue.cleanup(least(%s::interval, interval '1000 years'))", (_age(age),), value)
+
+
+def partitions_older(age: timedelta) -> Call[list[Partition]]:
+    """pgqueue._partitions_before: days that ended longer ago, oldest first."""
+    sql = (
+        "select partition_name, parent_name, statements from pgqueue._partitions_before("
+        "pgqueue._now() - least(%s::interval, interval '1000 years'))"
+    )
+    return Call(sql, (_age(age),), lambda rows: [Partition(*row) for row in rows])
+
+
+def partition_rows(name: str) -> Call[int]:
+    """pgqueue._partition_rows."""
+    return Call("select pgqueue._partition_rows(%s)", (name,), value)
+
+
+def _age(age: object) -> timedelta:
+    if not isinstance(age, timedelta) or age < timedelta(0):
+        msg = f"the age of tasks to clean up must be a timedelta that is not negative, not {age!r}"
+        raise InvalidInput(msg, detail={"field": "age"}, hint="for instance timedelta(days=30)")
+    return age
