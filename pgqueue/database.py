@@ -1,23 +1,30 @@
-"""Connections: a pool for operations, dedicated ones for workers and listeners, and the one place where
-PostgreSQL's errors become pgqueue's.
+"""Connections: a pool for operations, dedicated ones for workers and listeners.
+
+This is the one place where PostgreSQL's errors become pgqueue's.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any, Self, TypeVar
+import weakref
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
 from psycopg.rows import tuple_row
-from psycopg_pool import AsyncConnectionPool, ConnectionPool
+from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
 from pgqueue import settings as _settings
-from pgqueue.calls import Call
 from pgqueue.embedded import resolve_dsn
-from pgqueue.errors import ConfigurationError, InvalidInput, from_postgres
-from pgqueue.settings import Settings
+from pgqueue.errors import ConfigurationError, DatabaseUnavailable, InvalidInput, from_postgres
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+    from pgqueue.calls import Call
+    from pgqueue.settings import Settings
 
 __all__ = ["Database", "SyncDatabase", "translated"]
 
@@ -32,6 +39,10 @@ def translated() -> Iterator[None]:
     """Raise pgqueue's errors for PostgreSQL's, keeping the cause."""
     try:
         yield
+    except PoolTimeout as error:
+        msg = f"no connection to the database within {CONNECT_TIMEOUT_S} s: {error}"
+        hint = "check that the server runs and that the DSN names it; where it does, raise pool_max or lend less"
+        raise DatabaseUnavailable(msg, hint=hint) from error
     except psycopg.DataError as error:
         if error.sqlstate is None:
             msg = f"a value cannot be sent to PostgreSQL: {error}"
@@ -60,7 +71,12 @@ class _Common:
             self._dsn = resolve_dsn(self._given).dsn
         return self._dsn
 
-    def _arguments(self) -> dict[str, Any]:
+    @property
+    def listen_dsn(self) -> str | None:
+        """Where to LISTEN; None behind a transaction pooler without a direct way."""
+        return self.settings.listen_dsn or (None if self.settings.pooler else self.dsn)
+
+    def _arguments(self, dsn: str | None = None) -> dict[str, Any]:
         """Connections notice a vanished server within seconds, and say who they are."""
         arguments: dict[str, Any] = {
             "autocommit": True,
@@ -72,23 +88,41 @@ class _Common:
             "application_name": "pgqueue",
             "prepare_threshold": 0,
         }
-        given = psycopg.conninfo.conninfo_to_dict(self.dsn)
+        given = psycopg.conninfo.conninfo_to_dict(dsn or self.dsn)
         if self.settings.pooler:
             arguments["prepare_threshold"] = None
         elif "options" not in given:
             arguments["options"] = "-c timezone=UTC"
         return {name: value for name, value in arguments.items() if name not in given}
 
+    def _pool_arguments(self) -> dict[str, Any]:
+        """A pool that gave up reconnecting begins anew with the next operation, not after a long backoff."""
+        return {
+            "conninfo": self.dsn,
+            "kwargs": self._arguments(),
+            "min_size": self.settings.pool_min,
+            "max_size": self.settings.pool_max,
+            "timeout": CONNECT_TIMEOUT_S,
+            "reconnect_timeout": CONNECT_TIMEOUT_S,
+            "open": False,
+            "name": "pgqueue",
+        }
+
 
 class Database(_Common):
-    """An asynchronous pool. `async with db:` opens and closes it; the first operation opens it too."""
+    """An asynchronous pool. `async with db:` opens and closes it; the first operation opens it too.
 
-    _pool: AsyncConnectionPool[psycopg.AsyncConnection[Row]] | None = None
+    It may be made at import time and used by one event loop after another.
+    """
 
     def __init__(self, dsn: str | None = None, *, settings: Settings | None = None) -> None:
         """As _Common."""
         super().__init__(dsn, settings=settings)
+        self._pool: AsyncConnectionPool[psycopg.AsyncConnection[Row]] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._opening = asyncio.Lock()
         self._closers: list[Callable[[], Awaitable[None]]] = []
+        self._connections: weakref.WeakSet[psycopg.AsyncConnection[Row]] = weakref.WeakSet()
 
     def before_close(self, closer: Callable[[], Awaitable[None]]) -> None:
         """Await `closer` when the database is closed: for what lives as long as it."""
@@ -96,26 +130,40 @@ class Database(_Common):
 
     async def open(self) -> None:
         """Open the pool. Raises DatabaseUnavailable where no server answers."""
-        if self._pool is not None:
-            return
+        self._forget_other_loop()
+        async with self._opening:
+            if self._pool is None:
+                self._pool = await self._opened()
+
+    async def _opened(self) -> AsyncConnectionPool[psycopg.AsyncConnection[Row]]:
+        dsn = self.dsn if self._dsn is not None else await asyncio.to_thread(lambda: self.dsn)
         with translated():
-            pool: AsyncConnectionPool[psycopg.AsyncConnection[Row]] = AsyncConnectionPool(
-                self.dsn,
-                kwargs=self._arguments(),
-                min_size=self.settings.pool_min,
-                max_size=self.settings.pool_max,
-                timeout=CONNECT_TIMEOUT_S,
-                check=_check_async,
-                open=False,
-                name="pgqueue",
-            )
-            async with await psycopg.AsyncConnection.connect(self.dsn, **self._arguments()):
+            async with await psycopg.AsyncConnection.connect(dsn, **self._arguments()):
                 pass
+            pool: AsyncConnectionPool[psycopg.AsyncConnection[Row]] = AsyncConnectionPool(
+                **self._pool_arguments(), check=_check_async, configure=self._note
+            )
             await pool.open()
-        self._pool = pool
+        return pool
+
+    async def _note(self, conn: psycopg.AsyncConnection[Row]) -> None:
+        self._connections.add(conn)
+
+    def _forget_other_loop(self) -> None:
+        """What belongs to a loop that has ended can only be dropped."""
+        loop = asyncio.get_running_loop()
+        if self._loop is loop:
+            return
+        if self._pool is not None:
+            for conn in list(self._connections):
+                conn.pgconn.finish()
+        self._pool, self._loop = None, loop
+        self._opening = asyncio.Lock()
+        self._closers.clear()
 
     async def close(self) -> None:
         """Close the pool, and what lives as long as it."""
+        self._forget_other_loop()
         while self._closers:
             await self._closers.pop()()
         pool, self._pool = self._pool, None
@@ -131,7 +179,7 @@ class Database(_Common):
         """Close."""
         await self.close()
 
-    async def run(self, call: Call[T], conn: Any = None) -> T:  # noqa: ANN401 - psycopg's, SQLAlchemy's or Django's
+    async def run(self, call: Call[T], conn: Any = None) -> T:  # noqa: ANN401 - psycopg's or SQLAlchemy's
         """Run a call, in the caller's transaction where `conn` is given, else in one of its own.
 
         `conn` is a psycopg AsyncConnection, or a SQLAlchemy AsyncConnection or AsyncSession over psycopg.
@@ -145,7 +193,7 @@ class Database(_Common):
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[psycopg.AsyncConnection[Row]]:
         """Lend a connection of the pool, in autocommit mode. Raises DatabaseUnavailable."""
-        if self._pool is None:
+        if self._pool is None or self._loop is not asyncio.get_running_loop():
             await self.open()
         assert self._pool is not None  # noqa: S101 - opened above
         with translated():
@@ -156,35 +204,46 @@ class Database(_Common):
     async def connect(self, dsn: str | None = None) -> psycopg.AsyncConnection[Row]:
         """Open a dedicated connection. Raises DatabaseUnavailable."""
         with translated():
-            return await psycopg.AsyncConnection.connect(dsn or self.dsn, **self._arguments())
+            return await psycopg.AsyncConnection.connect(dsn or self.dsn, **self._arguments(dsn))
 
 
 class SyncDatabase(_Common):
-    """A blocking pool. `with db:` opens and closes it; the first operation opens it too."""
+    """A blocking pool for any number of threads. `with db:` opens and closes it; the first operation opens it too."""
 
-    _pool: ConnectionPool[psycopg.Connection[Row]] | None = None
+    def __init__(self, dsn: str | None = None, *, settings: Settings | None = None) -> None:
+        """As _Common."""
+        super().__init__(dsn, settings=settings)
+        self._pool: ConnectionPool[psycopg.Connection[Row]] | None = None
+        self._opening = threading.Lock()
+        self._closers: list[Callable[[], None]] = []
+
+    def before_close(self, closer: Callable[[], None]) -> None:
+        """Call `closer` when the database is closed: for what lives as long as it."""
+        self._closers.append(closer)
 
     def open(self) -> None:
         """Open the pool. Raises DatabaseUnavailable where no server answers."""
-        if self._pool is not None:
-            return
-        with translated():
-            with psycopg.connect(self.dsn, **self._arguments()):
-                pass
-            self._pool = ConnectionPool(
-                self.dsn,
-                kwargs=self._arguments(),
-                min_size=self.settings.pool_min,
-                max_size=self.settings.pool_max,
-                timeout=CONNECT_TIMEOUT_S,
-                check=_check,
-                open=True,
-                name="pgqueue",
-            )
+        self._open()
+
+    def _open(self) -> ConnectionPool[psycopg.Connection[Row]]:
+        with self._opening:
+            if self._pool is None:
+                with translated():
+                    with psycopg.connect(self.dsn, **self._arguments()):
+                        pass
+                    pool: ConnectionPool[psycopg.Connection[Row]] = ConnectionPool(
+                        **self._pool_arguments(), check=_check
+                    )
+                    pool.open()
+                self._pool = pool
+            return self._pool
 
     def close(self) -> None:
-        """Close the pool."""
-        pool, self._pool = self._pool, None
+        """Close the pool, and what lives as long as it."""
+        while self._closers:
+            self._closers.pop()()
+        with self._opening:
+            pool, self._pool = self._pool, None
         if pool is not None:
             pool.close()
 
@@ -211,17 +270,15 @@ class SyncDatabase(_Common):
     @contextlib.contextmanager
     def connection(self) -> Iterator[psycopg.Connection[Row]]:
         """Lend a connection of the pool, in autocommit mode. Raises DatabaseUnavailable."""
-        if self._pool is None:
-            self.open()
-        assert self._pool is not None  # noqa: S101 - opened above
-        with translated(), self._pool.connection() as conn:
+        pool = self._pool or self._open()
+        with translated(), pool.connection() as conn:
             yield conn
             conn.pgqueue_used_at = time.monotonic()  # type: ignore[attr-defined]
 
     def connect(self, dsn: str | None = None) -> psycopg.Connection[Row]:
         """Open a dedicated connection. Raises DatabaseUnavailable."""
         with translated():
-            return psycopg.connect(dsn or self.dsn, **self._arguments())
+            return psycopg.connect(dsn or self.dsn, **self._arguments(dsn))
 
 
 async def _run_async(conn: psycopg.AsyncConnection[Any], call: Call[T]) -> T:
@@ -248,16 +305,20 @@ def _check(conn: psycopg.Connection[Row]) -> None:
 
 
 async def _unwrap_async(conn: Any) -> psycopg.AsyncConnection[Any]:  # noqa: ANN401 - told apart by their methods
-    if hasattr(conn, "get_raw_connection"):
-        conn = (await conn.get_raw_connection()).driver_connection
-    elif hasattr(conn, "connection") and hasattr(conn, "run_sync"):
-        return await _unwrap_async(await conn.connection())
+    """SQLAlchemy begins its transaction with its first own statement, and commits none that it did not begin."""
     if isinstance(conn, psycopg.AsyncConnection):
         return conn
+    if hasattr(conn, "get_raw_connection"):
+        if not conn.in_transaction():
+            await conn.begin()
+        return await _unwrap_async((await conn.get_raw_connection()).driver_connection)
+    if hasattr(conn, "connection") and hasattr(conn, "run_sync"):
+        return await _unwrap_async(await conn.connection())
     raise _not_a_connection(conn, "psycopg.AsyncConnection")
 
 
 def _unwrap(conn: Any) -> psycopg.Connection[Any]:  # noqa: ANN401 - told apart by their attributes
+    """As _unwrap_async; Django's connection begins by itself."""
     if isinstance(conn, psycopg.Connection):
         return conn
     if hasattr(conn, "ensure_connection"):
@@ -265,9 +326,12 @@ def _unwrap(conn: Any) -> psycopg.Connection[Any]:  # noqa: ANN401 - told apart 
         return _unwrap(conn.connection)
     if hasattr(conn, "driver_connection"):
         return _unwrap(conn.driver_connection)
-    if hasattr(conn, "connection"):
-        inner = conn.connection
-        return _unwrap(inner() if callable(inner) else inner)
+    if hasattr(conn, "connection") and callable(conn.connection):
+        return _unwrap(conn.connection())
+    if hasattr(conn, "connection") and hasattr(conn, "in_transaction"):
+        if not conn.in_transaction():
+            conn.begin()
+        return _unwrap(conn.connection)
     raise _not_a_connection(conn, "psycopg.Connection")
 
 
