@@ -16,12 +16,22 @@ import msgspec
 
 from pgqueue.errors import ConfigurationError
 
-__all__ = ["Settings", "data_home", "database_url", "libpq_variables", "load", "no_color", "origins", "search_path"]
+__all__ = [
+    "Settings",
+    "data_home",
+    "database_url",
+    "debug",
+    "libpq_variables",
+    "load",
+    "no_color",
+    "origins",
+    "search_path",
+]
 
 PREFIX = "PGQUEUE_"
 FILE_NAME = "pgqueue.toml"
 RESERVED = (
-    "CONFIG",
+    *("CONFIG", "DEBUG", "OUTPUT"),
     *("TEST_", "DEMO_", "BENCH_", "CLI_", "UP_", "WORKER_", "API_", "MIGRATE_", "SUBMIT_", "TASK_"),
     *("QUEUE_", "SCHEDULE_", "WORKERS_", "TOP_", "DB_", "DOCTOR_", "KEY_"),
 )
@@ -106,6 +116,11 @@ def libpq_variables() -> list[str]:
 def no_color() -> bool:
     """Return whether NO_COLOR asks for plain output."""
     return bool(os.environ.get("NO_COLOR"))
+
+
+def debug() -> bool:
+    """Return whether PGQUEUE_DEBUG asks for tracebacks from the command line."""
+    return bool(os.environ.get(PREFIX + "DEBUG"))
 
 
 def search_path() -> str:
