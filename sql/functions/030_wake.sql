@@ -77,7 +77,7 @@ comment on function pgqueue.fence() is 'A transaction id that every earlier subm
 create or replace function pgqueue.idle(p_queue_name text, p_fence text)
 returns table (is_clear boolean, due_in double precision)
 language plpgsql volatile security definer
-set search_path = '' set enable_seqscan = off set plan_cache_mode = force_generic_plan
+set search_path = '' set jit = off set enable_seqscan = off set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_now timestamptz := pgqueue._now();

@@ -47,7 +47,7 @@ comment on function pgqueue._publish_status(bigint[]) is 'Publishes the state of
 create or replace function pgqueue._states(p_ids bigint[])
 returns table (id bigint, status text, attempt int, queue_name text, task_type text)
 language sql stable
-set enable_seqscan = off
+set jit = off set enable_seqscan = off
 as $$
     select t.id, t.status, t.attempt, t.queue_name, t.task_type
     from pgqueue.tasks t

@@ -73,7 +73,7 @@ comment on function pgqueue._queue_not_found(text) is 'Raises QU101.';
 -- queue has the figure that maintenance counted last.
 create or replace function pgqueue._count_waiting(p_queue_name text, p_most int default 10000) returns bigint
 language plpgsql stable
-set enable_seqscan = off set enable_bitmapscan = off
+set jit = off set enable_seqscan = off set enable_bitmapscan = off
 as $$
 declare
     v_count bigint;

@@ -21,7 +21,8 @@ create or replace function pgqueue.claim(
     failures int, crashes int, created_at text, unique_key text, user_id text, project_id text, metadata text
 )
 language plpgsql volatile security definer
-set search_path = '' set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_generic_plan
+set search_path = '' set plan_cache_mode = force_generic_plan
+set jit = off set enable_seqscan = off set enable_bitmapscan = off
 as $$
 #variable_conflict use_column
 declare
@@ -105,7 +106,7 @@ comment on function pgqueue._lease_lost(bigint) is 'Raises QU301.';
 -- one rank to the next.
 create or replace function pgqueue._find_lanes(p_queue_name text) returns void
 language plpgsql volatile
-set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_generic_plan
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_generic_plan
 as $$
 begin
     insert into pgqueue.lanes (queue_name, rank)

@@ -91,7 +91,7 @@ create or replace function pgqueue.finish(
     p_wait boolean default false
 ) returns bigint[]
 language plpgsql volatile security definer
-set search_path = '' set enable_seqscan = off set enable_bitmapscan = off set enable_nestloop = off
+set search_path = '' set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_nestloop = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
@@ -173,7 +173,8 @@ comment on function pgqueue.finish(bigint[], int[], bigint[], jsonb[], jsonb[], 
 -- here to the commit nobody else can change them.
 create or replace function pgqueue._lock_running(p_ids bigint[], p_attempts int[], p_wait boolean) returns bigint[]
 language plpgsql volatile
-set enable_seqscan = off set enable_bitmapscan = off set enable_nestloop = off set plan_cache_mode = force_generic_plan
+set plan_cache_mode = force_generic_plan
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_nestloop = off
 as $$
 begin
     if p_wait then
@@ -199,7 +200,8 @@ create or replace function pgqueue._put_back(
     p_locked bigint[], p_ids bigint[], p_attempts int[], p_elapsed_us bigint[], p_failures jsonb[], p_now timestamptz
 ) returns bigint[]
 language plpgsql volatile
-set enable_seqscan = off set enable_bitmapscan = off set enable_nestloop = off set plan_cache_mode = force_generic_plan
+set plan_cache_mode = force_generic_plan
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_nestloop = off
 as $$
 declare
     v_ids bigint[];

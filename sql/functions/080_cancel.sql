@@ -28,7 +28,7 @@ comment on function pgqueue._invalid_transition(bigint, text, text, text) is 'Ra
 -- status that the task has then. Cancelling what is cancelled already changes nothing.
 -- Lock order: the task, then its progress.
 create or replace function pgqueue.cancel_task(p_id bigint, p_reason text default null) returns text
-language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+language plpgsql volatile security definer set search_path = '' set jit = off set enable_seqscan = off
 as $$
 declare
     v_reason text := left(p_reason, 65536);
@@ -61,7 +61,7 @@ comment on function pgqueue.cancel_task(bigint, text) is 'Cancels a waiting task
 
 create or replace function pgqueue._cancel_waiting(p_id bigint, p_reason text) returns void
 language plpgsql volatile
-set enable_seqscan = off
+set jit = off set enable_seqscan = off
 as $$
 declare
     v_now timestamptz := pgqueue._now();
@@ -93,7 +93,7 @@ comment on function pgqueue._cancel_waiting(bigint, text) is 'Ends a pending or 
 -- A failed or cancelled task starts again: same id, its attempts go on, its counters begin anew.
 -- Lock order: the finished row, then the new one.
 create or replace function pgqueue.retry_task(p_id bigint) returns bigint
-language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+language plpgsql volatile security definer set search_path = '' set jit = off set enable_seqscan = off
 as $$
 declare
     v_task pgqueue.finished_tasks;

@@ -40,7 +40,7 @@ create or replace function pgqueue.update_progress(
     p_total_steps int default null,
     p_attempt int default null
 ) returns void
-language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+language plpgsql volatile security definer set search_path = '' set jit = off set enable_seqscan = off
 as $$
 declare
     v_now timestamptz := pgqueue._now();
@@ -61,7 +61,7 @@ comment on function pgqueue.update_progress(bigint, int, text, text, int, int, i
 
 create or replace function pgqueue._publish_progress(p_ids bigint[]) returns void
 language plpgsql volatile
-set enable_seqscan = off
+set jit = off set enable_seqscan = off
 as $$
 begin
     perform pgqueue._publish(array(
@@ -88,7 +88,7 @@ comment on function pgqueue._publish_progress(bigint[]) is 'Publishes the last r
 -- Lock order: tasks by id (KEY SHARE), then their reports by task.
 create or replace function pgqueue.report_progress(p_reports jsonb) returns bigint[]
 language plpgsql volatile security definer
-set search_path = '' set enable_seqscan = off set enable_bitmapscan = off set enable_nestloop = off
+set search_path = '' set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_nestloop = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
@@ -131,7 +131,7 @@ comment on function pgqueue.report_progress(jsonb) is 'Writes the progress of ma
 
 -- Stored with a live task until it ends, or with a finished one at once.
 create or replace function pgqueue.set_task_result(p_id bigint, p_result jsonb, p_attempt int default null) returns void
-language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+language plpgsql volatile security definer set search_path = '' set jit = off set enable_seqscan = off
 as $$
 begin
     if p_attempt is not null then
@@ -153,7 +153,7 @@ comment on function pgqueue.set_task_result(bigint, jsonb, int) is 'Stores the r
 -- Lock order: tasks by id (KEY SHARE).
 create or replace function pgqueue.write_logs(p_lines jsonb) returns int
 language plpgsql volatile security definer
-set search_path = '' set enable_seqscan = off set enable_bitmapscan = off set enable_nestloop = off
+set search_path = '' set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_nestloop = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare

@@ -24,7 +24,7 @@ comment on function pgqueue.register_worker(text, int, text[], jsonb, double pre
 create or replace function pgqueue.heartbeat(
     p_worker_id bigint, p_last_claim int default null, p_open_claims int[] default null, p_status jsonb default null
 ) returns table (is_lost boolean, stop_requested boolean, cancel_ids bigint[])
-language plpgsql volatile security definer set search_path = '' set enable_seqscan = off
+language plpgsql volatile security definer set search_path = '' set jit = off set enable_seqscan = off
 as $$
 declare
     v_unknown int[];
@@ -59,7 +59,7 @@ comment on function pgqueue.heartbeat(bigint, int, int[], jsonb) is 'Renews the 
 -- at this moment (unless p_wait) is kept, for the next time.
 create or replace function pgqueue._end_claims(p_worker_id bigint, p_claim_nos int[], p_failure jsonb, p_wait boolean) returns int
 language plpgsql volatile
-set enable_seqscan = off
+set jit = off set enable_seqscan = off
 as $$
 declare
     v_ids bigint[];

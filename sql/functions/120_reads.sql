@@ -1,7 +1,7 @@
 -- What people ask about tasks.
 
 create or replace function pgqueue.get_task(p_id bigint) returns setof pgqueue.all_tasks
-language plpgsql stable security definer set search_path = '' set enable_seqscan = off
+language plpgsql stable security definer set search_path = '' set jit = off set enable_seqscan = off
 as $$
 begin
     return query select a.* from pgqueue.all_tasks a where a.id = p_id;
@@ -16,7 +16,7 @@ create or replace function pgqueue.get_progress(p_id bigint)
 returns table (
     task_id bigint, status text, progress int, message text, step text, completed_steps int, total_steps int, updated_at timestamptz
 )
-language plpgsql stable security definer set search_path = '' set enable_seqscan = off
+language plpgsql stable security definer set search_path = '' set jit = off set enable_seqscan = off
 as $$
 begin
     return query
@@ -123,7 +123,7 @@ end $$;
 comment on function pgqueue._check_filter(text, int, bigint) is 'Raises QU001 for a filter that can match nothing.';
 
 create or replace function pgqueue.get_executions(p_id bigint) returns setof pgqueue.executions
-language plpgsql stable security definer set search_path = '' set enable_seqscan = off
+language plpgsql stable security definer set search_path = '' set jit = off set enable_seqscan = off
 as $$
 begin
     return query select e.* from pgqueue.executions e where e.task_id = p_id order by e.attempt, e.finished_at;
@@ -132,7 +132,7 @@ end $$;
 comment on function pgqueue.get_executions(bigint) is 'The ended attempts of a task, in their order.';
 
 create or replace function pgqueue.get_logs(p_id bigint, p_after bigint default 0, p_limit int default 1000) returns setof pgqueue.task_logs
-language plpgsql stable security definer set search_path = '' set enable_seqscan = off
+language plpgsql stable security definer set search_path = '' set jit = off set enable_seqscan = off
 as $$
 begin
     return query select l.* from pgqueue.task_logs l where l.task_id = p_id and l.id > p_after order by l.id limit p_limit;
@@ -161,7 +161,7 @@ comment on function pgqueue.get_retryable_tasks(int, text) is 'Failed and cancel
 
 -- The first reason that holds, in the order in which an operator would ask.
 create or replace function pgqueue.why_waiting(p_id bigint) returns text
-language plpgsql stable security definer set search_path = '' set enable_seqscan = off
+language plpgsql stable security definer set search_path = '' set jit = off set enable_seqscan = off
 as $$
 declare
     v_task pgqueue.tasks;

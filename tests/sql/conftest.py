@@ -197,6 +197,10 @@ class Background:
             self._thread.join(0.002)
         return set()
 
+    def has_ended(self) -> bool:
+        """Whether it returned or raised."""
+        return not self._thread.is_alive()
+
     def result(self) -> Any:
         """Wait for its end; return what it returned, or raise what it raised."""
         self._thread.join(DEADLINE_S)
