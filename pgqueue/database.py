@@ -35,10 +35,12 @@ CONNECT_TIMEOUT_S = 5
 
 
 @contextlib.contextmanager
-def translated() -> Iterator[None]:
-    """Raise pgqueue's errors for PostgreSQL's, keeping the cause."""
+def translated(but: tuple[type[psycopg.Error], ...] = ()) -> Iterator[None]:
+    """Raise pgqueue's errors for PostgreSQL's, keeping the cause; those of `but` pass as they are."""
     try:
         yield
+    except but:
+        raise
     except PoolTimeout as error:
         msg = f"no connection to the database within {CONNECT_TIMEOUT_S} s: {error}"
         hint = "check that the server runs and that the DSN names it; where it does, raise pool_max or lend less"
@@ -128,6 +130,11 @@ class Database(_Common):
         """Await `closer` when the database is closed: for what lives as long as it."""
         self._closers.append(closer)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the pool is open."""
+        return self._pool is not None
+
     async def open(self) -> None:
         """Open the pool. Raises DatabaseUnavailable where no server answers."""
         self._forget_other_loop()
@@ -179,7 +186,7 @@ class Database(_Common):
         """Close."""
         await self.close()
 
-    async def run(self, call: Call[T], conn: Any = None) -> T:  # noqa: ANN401 - psycopg's or SQLAlchemy's
+    async def run(self, call: Call[T], conn: Any = None) -> T:  # noqa: ANN401 - any JSON, or any connection
         """Run a call, in the caller's transaction where `conn` is given, else in one of its own.
 
         `conn` is a psycopg AsyncConnection, or a SQLAlchemy AsyncConnection or AsyncSession over psycopg.
@@ -195,7 +202,7 @@ class Database(_Common):
         """Lend a connection of the pool, in autocommit mode. Raises DatabaseUnavailable."""
         if self._pool is None or self._loop is not asyncio.get_running_loop():
             await self.open()
-        assert self._pool is not None  # noqa: S101 - opened above
+        assert self._pool is not None  # noqa: S101 - said by what stands above
         with translated():
             async with self._pool.connection() as conn:
                 yield conn
@@ -256,7 +263,7 @@ class SyncDatabase(_Common):
         """Close."""
         self.close()
 
-    def run(self, call: Call[T], conn: Any = None) -> T:  # noqa: ANN401 - psycopg's, SQLAlchemy's or Django's
+    def run(self, call: Call[T], conn: Any = None) -> T:  # noqa: ANN401 - any JSON, or any connection
         """Run a call, in the caller's transaction where `conn` is given, else in one of its own.
 
         `conn` is a psycopg Connection, a SQLAlchemy Connection or Session over psycopg, or Django's connection.
@@ -304,7 +311,7 @@ def _check(conn: psycopg.Connection[Row]) -> None:
         ConnectionPool.check_connection(conn)
 
 
-async def _unwrap_async(conn: Any) -> psycopg.AsyncConnection[Any]:  # noqa: ANN401 - told apart by their methods
+async def _unwrap_async(conn: Any) -> psycopg.AsyncConnection[Any]:  # noqa: ANN401 - any JSON, or any connection
     """SQLAlchemy begins its transaction with its first own statement, and commits none that it did not begin."""
     if isinstance(conn, psycopg.AsyncConnection):
         return conn
@@ -317,7 +324,7 @@ async def _unwrap_async(conn: Any) -> psycopg.AsyncConnection[Any]:  # noqa: ANN
     raise _not_a_connection(conn, "psycopg.AsyncConnection")
 
 
-def _unwrap(conn: Any) -> psycopg.Connection[Any]:  # noqa: ANN401 - told apart by their attributes
+def _unwrap(conn: Any) -> psycopg.Connection[Any]:  # noqa: ANN401 - any JSON, or any connection
     """As _unwrap_async; Django's connection begins by itself."""
     if isinstance(conn, psycopg.Connection):
         return conn

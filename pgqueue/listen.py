@@ -12,12 +12,10 @@ import random
 import time
 import uuid
 import weakref
-from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
-import psycopg
 import structlog
 from psycopg import sql
 
@@ -26,7 +24,12 @@ from pgqueue.database import Database, translated
 from pgqueue.errors import DatabaseUnavailable, PgqueueError
 from pgqueue.models import Event
 
-__all__ = ["EVENTS", "Hub", "Subscription", "hub_of"]
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    import psycopg
+
+__all__ = ["EVENTS", "KEEP_S", "PROBE_ANSWER_S", "Hub", "Subscription", "events_of", "hub_of", "is_in_scope"]
 
 EVENTS = "pgqueue_events"
 CHANNELS = ("pgqueue_wake", EVENTS, "pgqueue_control")
@@ -34,9 +37,11 @@ PROBE_S = 15.0
 PROBE_ANSWER_S = 3.0
 KEEP_S = 20.0
 MOST_PENDING = 10_000
+NO_LISTEN_HINT = "set PGQUEUE_LISTEN_DSN to a direct connection"
 log = structlog.get_logger()
 
-Callback = Callable[[str], None]
+Key = tuple[str, int, str]
+"""Scope, task_id, queue_name."""
 
 
 class Hub:
@@ -45,27 +50,30 @@ class Hub:
     def __init__(self, database: Database) -> None:
         """Connects on `start`."""
         self.is_alive = False
+        self.is_stopped = False
         self.generation = 0
         self.reconnects = 0
         self._database = database
         self._hub_id = str(uuid.uuid4())
         self._probe_channel = "pgqueue_probe_" + self._hub_id.replace("-", "")
-        self._callbacks: defaultdict[str, list[Callback]] = defaultdict(list)
+        self._callbacks: defaultdict[str, list[Callable[[str], None]]] = defaultdict(list)
         self._on_reconnect: list[Callable[[], None]] = []
         self._heard = asyncio.Event()
         self._first_try = asyncio.Event()
-        self._follows: set[Subscription] = set()
+        self._followers: set[Subscription] = set()
+        self._followed: Counter[Key] = Counter()
+        self._registering = asyncio.Lock()
+        self._left = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.subscribe(EVENTS, self._dispatch)
 
     async def start(self) -> None:
         """Connect and test; where LISTEN does not work, `is_alive` stays False and it is tried again."""
-        if self._tasks:
-            await self._first_try.wait()
-            return
-        self._first_try.clear()
-        self._database.before_close(self.stop)
-        self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._keep_following())]
+        if not self._tasks:
+            self.is_stopped = False
+            self._first_try.clear()
+            self._database.before_close(self.stop)
+            self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._keep_registered())]
         await self._first_try.wait()
 
     async def stop(self) -> None:
@@ -76,13 +84,12 @@ class Hub:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self.is_alive = False
-        for follow in list(self._follows):
-            follow.wake()
+        self.is_alive, self.is_stopped = False, True
+        self._wake_followers()
         with contextlib.suppress(PgqueueError):
             await self._database.run(calls.unfollow(self._hub_id))
 
-    async def __aenter__(self) -> Hub:
+    async def __aenter__(self) -> Self:
         """Start."""
         await self.start()
         return self
@@ -91,11 +98,11 @@ class Hub:
         """Stop."""
         await self.stop()
 
-    def subscribe(self, channel: str, callback: Callback) -> None:
-        """Call back on the loop with each payload of a channel."""
+    def subscribe(self, channel: str, callback: Callable[[str], None]) -> None:
+        """Call back on the loop with each payload of a channel; an error that it raises is logged."""
         self._callbacks[channel].append(callback)
 
-    def unsubscribe(self, channel: str, callback: Callback) -> None:
+    def unsubscribe(self, channel: str, callback: Callable[[str], None]) -> None:
         """Call back no more."""
         self._callbacks[channel].remove(callback)
 
@@ -103,51 +110,91 @@ class Hub:
         """Call back whenever listening began anew: notifications may have been lost before."""
         self._on_reconnect.append(callback)
 
+    # Following
+
     @contextlib.asynccontextmanager
     async def follow(self, scope: str, task_id: int = 0, queue_name: str = "") -> AsyncIterator[Subscription]:
         """Follow the events of a task, a queue or everything ("task", "queue", "all").
 
-        Inside the block every change is followed by an event, unless `is_alive` is False: what the caller
-        reads once the subscription's `settle` has returned misses nothing.
+        Inside the block every change made by a transaction that began after a `fence` taken there is followed
+        by an event, as long as `is_alive` and `generation` stay: who sees them change must look for itself.
         """
-        subscription = Subscription(self, scope, task_id, queue_name)
-        self._follows.add(subscription)
+        subscription = Subscription(scope, task_id, queue_name)
+        self._followers.add(subscription)
+        self._followed[subscription.key] += 1
         try:
-            await self._database.run(calls.follow(self._hub_id, scope, task_id, queue_name))
+            async with self._registering:
+                await self._database.run(calls.follow(self._hub_id, scope, task_id, queue_name))
             yield subscription
         finally:
-            self._follows.discard(subscription)
-            if not any(other.key == subscription.key for other in self._follows):
-                with contextlib.suppress(PgqueueError):
-                    await self._database.run(calls.unfollow(self._hub_id, scope, task_id, queue_name))
+            self._followers.discard(subscription)
+            self._followed[subscription.key] -= 1
+            self._left.set()
 
-    async def is_settled(self, fence: str) -> bool:
-        """Whether everybody who could have overlooked a new follower has ended."""
-        return await self._database.run(calls.is_clear(fence))
+    async def _keep_registered(self) -> None:
+        """Renew what is followed, and end what nobody follows any more."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(KEEP_S):
+                    await self._left.wait()
+            self._left.clear()
+            try:
+                await self._end_unfollowed()
+                await self._register_all()
+            except PgqueueError as error:
+                log.debug("what is followed could not be renewed", error=str(error))
+                await asyncio.sleep(1)
+                self._left.set()
 
-    async def fence(self) -> str:
-        """Take a fence in a transaction of its own."""
-        return await self._database.run(calls.fence())
+    async def _end_unfollowed(self) -> None:
+        for key in [key for key, count in self._followed.items() if count == 0]:
+            async with self._registering:
+                if self._followed[key] == 0:
+                    await self._database.run(calls.unfollow(self._hub_id, *key))
+                    if self._followed[key] == 0:
+                        del self._followed[key]
+
+    async def _register_all(self) -> None:
+        for key in [key for key, count in self._followed.items() if count > 0]:
+            async with self._registering:
+                if self._followed[key] > 0:
+                    await self._database.run(calls.follow(self._hub_id, *key))
+
+    def _wake_followers(self) -> None:
+        for follower in list(self._followers):
+            follower.wake()
 
     # The connection
 
     async def _run(self) -> None:
-        pause = 0.1
+        pause, said = 0.1, False
         while True:
             started = time.monotonic()
             try:
                 await self._listen()
             except PgqueueError as error:
-                log.debug("the listener was cut off", error=str(error))
+                tell = log.debug if said else log.warning
+                tell("the listener is cut off; work is polled for until it is back", error=str(error))
+                said = True
+            except Exception:
+                log.exception("the listener failed; it starts anew")
             finally:
                 self.is_alive = False
                 self._first_try.set()
-            pause = 0.1 if time.monotonic() - started > PROBE_S else min(pause * 2, 5.0)
+                self._wake_followers()
+            if time.monotonic() - started > PROBE_S:
+                pause, said = 0.1, False
             self.reconnects += 1
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            pause = min(pause * 2, 5.0)
 
     async def _listen(self) -> None:
-        conn = await self._database.connect(self._database.settings.listen_dsn)
+        dsn = self._database.listen_dsn
+        if dsn is None:
+            log.warning("no LISTEN through a transaction pooler: work is polled for", hint=NO_LISTEN_HINT)
+            self._first_try.set()
+            await asyncio.Event().wait()
+        conn = await self._database.connect(dsn)
         with translated():
             async with conn:
                 for channel in (*CHANNELS, self._probe_channel):
@@ -163,18 +210,22 @@ class Hub:
         deadline = time.monotonic() + PROBE_ANSWER_S
         while not self._heard.is_set():
             if time.monotonic() > deadline:
-                msg = "LISTEN does not get through; a transaction pooler stands between"
-                raise DatabaseUnavailable(msg, hint="set PGQUEUE_LISTEN_DSN to a direct connection")
+                msg = "LISTEN does not get through; a transaction pooler may stand between"
+                raise DatabaseUnavailable(msg, hint=NO_LISTEN_HINT)
             async for notify in conn.notifies(timeout=0.1, stop_after=1):
                 self._on_notify(notify)
         if not self.is_alive:
-            self.is_alive = True
-            self.generation += 1
-            self._first_try.set()
-            for callback in self._on_reconnect:
-                callback()
-            for follow in list(self._follows):
-                follow.wake()
+            await self._begin_anew()
+
+    async def _begin_anew(self) -> None:
+        """Listening began: what is followed is registered again before anybody is told."""
+        await self._register_all()
+        self.is_alive = True
+        self.generation += 1
+        self._first_try.set()
+        for callback in list(self._on_reconnect):
+            _guarded(callback)
+        self._wake_followers()
 
     async def _receive(self, conn: psycopg.AsyncConnection[Any], seconds: float) -> None:
         """Pass on what comes in within so many seconds, as it arrives."""
@@ -186,53 +237,64 @@ class Hub:
             self._heard.set()
             return
         for callback in list(self._callbacks[notify.channel]):
-            callback(notify.payload)
-
-    async def _keep_following(self) -> None:
-        while True:
-            await asyncio.sleep(KEEP_S)
-            if self._follows:
-                with contextlib.suppress(PgqueueError):
-                    await self._database.run(calls.keep_following(self._hub_id))
-                    for scope, task_id, queue_name in {follow.key for follow in self._follows}:
-                        await self._database.run(calls.follow(self._hub_id, scope, task_id, queue_name))
+            _guarded(callback, notify.payload)
 
     def _dispatch(self, payload: str) -> None:
-        try:
-            events = msgspec.json.decode(payload, type=list[Event])
-        except msgspec.DecodeError:
-            log.debug("a notification that is no event was ignored", payload=payload[:200])
-            return
-        for event in events:
-            for follow in list(self._follows):
-                follow.offer(event)
+        for event in events_of(payload):
+            for follower in list(self._followers):
+                follower.offer(event)
 
 
-_hubs: weakref.WeakKeyDictionary[Database, Hub] = weakref.WeakKeyDictionary()
+_hubs: weakref.WeakKeyDictionary[Database, tuple[asyncio.AbstractEventLoop, Hub]] = weakref.WeakKeyDictionary()
 
 
 def hub_of(database: Database) -> Hub:
-    """Return the hub of a database: one for all who listen in this process. It is stopped with the database."""
-    hub = _hubs.get(database)
-    if hub is None:
-        hub = _hubs[database] = Hub(database)
+    """Return the hub of a database on this event loop: one for all who listen. It is stopped with the database."""
+    loop = asyncio.get_running_loop()
+    known = _hubs.get(database)
+    if known is not None and known[0] is loop:
+        return known[1]
+    hub = Hub(database)
+    _hubs[database] = (loop, hub)
     return hub
+
+
+def events_of(payload: str) -> list[Event]:
+    """Read a notification of EVENTS; one that is no JSON of ours holds no events (anybody may notify)."""
+    try:
+        return msgspec.json.decode(payload, type=list[Event])
+    except (msgspec.DecodeError, RecursionError):
+        log.debug("a notification that is no event was ignored", payload=payload[:200])
+        return []
+
+
+def is_in_scope(event: Event, key: Key) -> bool:
+    """Tell whether an event belongs to a scope."""
+    scope, task_id, queue_name = key
+    if scope == "task":
+        return event.task_id == task_id
+    return scope == "all" or event.queue_name == queue_name
+
+
+def _guarded(callback: Callable[..., None], *arguments: str) -> None:
+    try:
+        callback(*arguments)
+    except Exception:
+        log.exception("a listener's callback failed", callback=getattr(callback, "__qualname__", repr(callback)))
 
 
 class Subscription:
     """Events of one scope, in a bounded buffer: one who falls behind is told to read the state anew."""
 
-    def __init__(self, hub: Hub, scope: str, task_id: int, queue_name: str) -> None:
+    def __init__(self, scope: str, task_id: int, queue_name: str) -> None:
         """Made by Hub.follow."""
-        self.key = (scope, task_id, queue_name)
+        self.key: Key = (scope, task_id, queue_name)
         self.was_cut = False
-        self._hub = hub
         self._events: asyncio.Queue[Event | None] = asyncio.Queue(MOST_PENDING)
 
     def offer(self, event: Event) -> None:
         """Take an event that is in scope."""
-        scope, task_id, queue_name = self.key
-        if scope == "all" or (scope == "task" and event.task_id == task_id) or (scope == "queue" and event.queue_name == queue_name):
+        if is_in_scope(event, self.key):
             try:
                 self._events.put_nowait(event)
             except asyncio.QueueFull:
@@ -243,11 +305,13 @@ class Subscription:
         with contextlib.suppress(asyncio.QueueFull):
             self._events.put_nowait(None)
 
-    def is_empty(self) -> bool:
-        """Tell whether `next` would wait."""
-        return self._events.empty()
+    def clear(self) -> None:
+        """Drop what is in the buffer, for one who reads the state now."""
+        while not self._events.empty():
+            self._events.get_nowait()
+        self.was_cut = False
 
-    async def next(self, timeout: float) -> Event | None:
+    async def next(self, timeout: float) -> Event | None:  # noqa: ASYNC109 - as in the contract
         """Wait for an event; None after `timeout` seconds or when the state must be read anew."""
         try:
             async with asyncio.timeout(timeout):

@@ -23,11 +23,12 @@ from pgqueue.calls.following import (
     fence,
     follow,
     is_clear,
-    keep_following,
     notify,
     unfollow,
 )
 from pgqueue.calls.reading import (
+    backend_pid,
+    clock,
     count_tasks,
     get_executions,
     get_logs,
@@ -50,6 +51,7 @@ from pgqueue.calls.submitting import (
 )
 from pgqueue.calls.working import (
     CLAIM,
+    EXCHANGE,
     FINISH,
     REPORT_PROGRESS,
     WRITE_LOGS,
@@ -69,6 +71,7 @@ from pgqueue.calls.working import (
 
 __all__ = [
     "CLAIM",
+    "EXCHANGE",
     "FINISH",
     "REPORT_PROGRESS",
     "WRITE_LOGS",
@@ -76,8 +79,10 @@ __all__ = [
     "Idle",
     "Partition",
     "Submitted",
+    "backend_pid",
     "cancel_task",
     "cleanup",
+    "clock",
     "count_tasks",
     "create_queue",
     "delete_queue",
@@ -93,7 +98,6 @@ __all__ = [
     "heartbeat",
     "idle",
     "is_clear",
-    "keep_following",
     "list_queues",
     "list_tasks",
     "list_workers",

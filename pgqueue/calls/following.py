@@ -5,7 +5,7 @@ from __future__ import annotations
 from pgqueue.calls.call import Call, nothing, task_key, value
 from pgqueue.models import check_text
 
-__all__ = ["fence", "follow", "is_clear", "keep_following", "notify", "unfollow"]
+__all__ = ["fence", "follow", "is_clear", "notify", "unfollow"]
 
 
 def follow(hub_id: str, scope: str, task_id: int = 0, queue_name: str = "") -> Call[None]:
@@ -13,11 +13,6 @@ def follow(hub_id: str, scope: str, task_id: int = 0, queue_name: str = "") -> C
     check_text(queue_name, "queue_name")
     parameters = (hub_id, scope, task_key(task_id), queue_name)
     return Call("select pgqueue.follow(%s::uuid, %s, %s::bigint, %s)", parameters, nothing)
-
-
-def keep_following(hub_id: str) -> Call[None]:
-    """pgqueue.keep_following."""
-    return Call("select pgqueue.keep_following(%s::uuid)", (hub_id,), nothing)
 
 
 def unfollow(hub_id: str, scope: str | None = None, task_id: int = 0, queue_name: str = "") -> Call[None]:

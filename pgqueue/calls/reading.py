@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 __all__ = [
+    "backend_pid",
+    "clock",
     "count_tasks",
     "get_executions",
     "get_logs",
@@ -209,3 +211,13 @@ def overview(view: str) -> Call[list[dict[str, Any]]]:
         raise InvalidInput(msg, hint=f"choose one of {', '.join(sorted(VIEWS))}")
     sql = f"select to_json(v)::text from pgqueue.{view} v limit 1000"
     return Call(sql, (), lambda rows: [json_of(row[0]) for row in rows])
+
+
+def clock() -> Call[datetime]:
+    """pgqueue._now: the database's time."""
+    return Call("select pgqueue._now()", (), value)
+
+
+def backend_pid() -> Call[int]:
+    """pg_backend_pid: the server process of the connection that asks."""
+    return Call("select pg_backend_pid()", (), value)

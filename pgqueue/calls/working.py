@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CLAIM",
+    "EXCHANGE",
     "FINISH",
     "REPORT_PROGRESS",
     "WRITE_LOGS",
@@ -35,6 +36,13 @@ CLAIM = (
     "select * from pgqueue.claim(%s, %s, %s, %s, %s::int[], %s::timestamptz[], %s::bigint[], %s::interval, %s::int[])"
 )
 FINISH = "select pgqueue.finish(%s::bigint[], %s::int[], %s::bigint[], %s::jsonb[], %s::jsonb[], %s)"
+EXCHANGE = (
+    "select c.*, f.unsettled from (select nullif("
+    "pgqueue.finish(%s::bigint[], %s::int[], %s::bigint[], %s::jsonb[], %s::jsonb[]), '{}') as unsettled offset 0) f "
+    "left join lateral pgqueue.claim("
+    "%s, %s, %s, %s, %s::int[], %s::timestamptz[], %s::bigint[], %s::interval, %s::int[]) c on true"
+)
+"""FINISH, then CLAIM, in one statement: the claim's columns, and last the ids that were not settled, or null."""
 REPORT_PROGRESS = "select pgqueue.report_progress(%s::jsonb)"
 WRITE_LOGS = "select pgqueue.write_logs(%s::jsonb)"
 

@@ -1,0 +1,179 @@
+"""What the async and the blocking services have in common: requests to chunks, answers to tasks and pages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+
+import msgspec
+
+from pgqueue import calls
+from pgqueue.errors import InvalidInput, PayloadError, TaskCancelled, TaskFailed
+from pgqueue.models import TaskFilter, TaskRecord, TaskRequest, check_number
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = [
+    "FINAL",
+    "TaskPage",
+    "bind",
+    "bulk_task_of",
+    "checked",
+    "checked_timeout",
+    "chunks",
+    "convert_result",
+    "page_of",
+    "percent_of",
+    "result_of",
+    "service_of",
+    "task_of",
+    "timed_out",
+]
+
+B = TypeVar("B", bound=TaskRecord)
+FINAL = frozenset({"completed", "failed", "cancelled"})
+CHUNK_TASKS = 5_000
+CHUNK_BYTES = 8_000_000
+MOST_PAGE = 1000
+FIELDS = TaskRecord.__struct_fields__
+
+
+class TaskPage(tuple[list[B], int], Generic[B]):  # noqa: SLOT001 - a tuple with two more fields
+    """(tasks, total) of one page. `total_capped`: there are at least so many. `next_cursor`: pass as before_id."""
+
+    total_capped: bool
+    next_cursor: int | None
+
+    def __new__(cls, tasks: list[B], total: int, *, total_capped: bool, next_cursor: int | None) -> Self:
+        """Unpacks as (tasks, total)."""
+        page = super().__new__(cls, (tasks, total))
+        page.total_capped = total_capped
+        page.next_cursor = next_cursor
+        return page
+
+
+def bind(kind: type[B], record: TaskRecord, service: object) -> B:
+    """Give a record the service that its methods use."""
+    return _bound(kind(**{name: getattr(record, name) for name in FIELDS}), service)
+
+
+def _bound(task: B, service: object) -> B:
+    task.__dict__["service"] = service
+    return task
+
+
+def service_of(task: TaskRecord) -> Any:  # noqa: ANN401 - any JSON, or any connection
+    """The service of a bound task. Raises InvalidInput where there is none."""
+    service = task.__dict__.get("service")
+    if service is None:
+        msg = f"task {task.task_id} was not read through a service"
+        raise InvalidInput(msg, hint="read it with queue_service.get_task(…)")
+    return service
+
+
+def task_of(kind: type[B], request: TaskRequest, answer: calls.Submitted, service: object) -> B:
+    """The task that a submit answered with."""
+    task = bulk_task_of(kind, request, (answer.task_id, answer.created), service)
+    task.status = answer.status  # type: ignore[assignment]  # the database knows no other
+    task.attempt = answer.attempt
+    task.run_at = answer.run_at
+    task.created_at = answer.created_at
+    return task
+
+
+def bulk_task_of(kind: type[B], request: TaskRequest, answer: tuple[int, bool], service: object) -> B:
+    """The task that one row of a bulk submit answered with; its times are not read back."""
+    task_id, created = answer
+    task = kind(
+        task_id=task_id,
+        task_type=request.task_type,
+        queue_name=request.queue_name,
+        priority=int(request.priority),
+        payload=request.payload,
+        status="pending",
+        max_retries=request.max_retries,
+        timeout=request.timeout,
+        run_at=request.run_at,
+        unique_key=request.unique_key,
+        user_id=request.user_id,
+        project_id=request.project_id,
+        metadata=request.metadata,
+        created=created,
+    )
+    return _bound(task, service)
+
+
+def chunks(requests: Iterable[TaskRequest]) -> list[list[bytes]]:
+    """Encode requests, in chunks that one statement can take. Raises InvalidInput, naming the request's place."""
+    made: list[list[bytes]] = [[]]
+    size = 0
+    for position, request in enumerate(requests):
+        try:
+            encoded = calls.encode_request(request)
+        except InvalidInput as error:
+            msg = f"task {position}: {error.message}"
+            raise InvalidInput(msg, detail={**error.detail, "position": position}, hint=error.hint) from error
+        if made[-1] and (len(made[-1]) >= CHUNK_TASKS or size + len(encoded) > CHUNK_BYTES):
+            made.append([])
+            size = 0
+        made[-1].append(encoded)
+        size += len(encoded)
+    return made if made[-1] else []
+
+
+def checked(task_filter: TaskFilter | None) -> TaskFilter:
+    """Raise InvalidInput for a page that does not exist."""
+    wanted = task_filter or TaskFilter()
+    check_number(wanted.page, "page", 1, 2**31 - 1)
+    check_number(wanted.page_size, "page_size", 1, MOST_PAGE)
+    return wanted
+
+
+def page_of(tasks: list[B], counted: tuple[int, bool], task_filter: TaskFilter) -> TaskPage[B]:
+    """Put a page together."""
+    total, capped = counted
+    next_cursor = tasks[-1].task_id if len(tasks) == task_filter.page_size else None
+    return TaskPage(tasks, total, total_capped=capped, next_cursor=next_cursor)
+
+
+def percent_of(completed_steps: int, total_steps: int) -> int:
+    """Percent from steps. Raises InvalidInput where 0 <= completed_steps <= total_steps does not hold."""
+    check_number(total_steps, "total_steps", 1, 2**31 - 1)
+    check_number(completed_steps, "completed_steps", 0, total_steps)
+    return 100 * completed_steps // total_steps
+
+
+def checked_timeout(timeout: object) -> None:
+    """Raise InvalidInput for a timeout that is no number of seconds, or negative."""
+    is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if timeout is not None and not (is_number and timeout >= 0):  # type: ignore[operator]  # a number then
+        msg = f"timeout must be None or seconds from 0 on, not {timeout!r}"
+        raise InvalidInput(msg, detail={"field": "timeout"}, hint="None waits for ever")
+
+
+def timed_out(task_id: int, timeout: float | None, status: str) -> TimeoutError:
+    """The error of a wait that was too short."""
+    return TimeoutError(f"task {task_id} did not end within {timeout or 0:g} s; it is {status}")
+
+
+def result_of(task: TaskRecord, type: Any) -> Any:  # noqa: A002, ANN401 - any JSON, or any connection
+    """The result of an ended task. Raises TaskFailed, TaskCancelled, PayloadError."""
+    detail: dict[str, object] = {name: getattr(task, name) for name in ("task_id", "task_type", "attempt", "error")}
+    if task.status == "failed":
+        msg = f"task {task.task_id} ({task.task_type}) failed after {task.attempt} attempts: {task.error}"
+        raise TaskFailed(msg, detail=detail, hint="get_executions shows each attempt; retry_task starts it again")
+    if task.status == "cancelled":
+        msg = f"task {task.task_id} ({task.task_type}) was cancelled: {task.error or 'no reason given'}"
+        raise TaskCancelled(msg, detail=detail)
+    return convert_result(task, type)
+
+
+def convert_result(task: TaskRecord, type: Any) -> Any:  # noqa: A002, ANN401 - any JSON, or any connection
+    """Convert a task's result. Raises PayloadError."""
+    if type is Any:
+        return task.result_value
+    try:
+        return msgspec.convert(task.result_value, type, str_keys=True)
+    except msgspec.ValidationError as error:
+        msg = f"the result of task {task.task_id} does not fit {type}: {error}"
+        raise PayloadError(msg, detail={"task_id": task.task_id}, hint="ask for the type that it has") from error
