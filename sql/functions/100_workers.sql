@@ -95,7 +95,7 @@ comment on function pgqueue._end_claims(bigint, int[], jsonb, boolean) is 'Ends 
 -- how long a task runs. Locking the worker's row first shuts out its own claims and heartbeats. Tasks that
 -- somebody else holds at this moment are taken by the next rescue.
 create or replace function pgqueue.rescue() returns table (worker_id bigint, rescued int)
-language plpgsql volatile security definer set search_path = ''
+language plpgsql volatile security definer set search_path = '' set jit = off set enable_seqscan = off
 as $$
 declare
     v record;
@@ -133,7 +133,7 @@ comment on function pgqueue.rescue() is 'Takes the tasks of workers that are not
 -- A worker ends in order: what it still holds is released at no cost. It stops attending before that, so
 -- that the sleepers are woken.
 create or replace function pgqueue.stop_worker(p_worker_id bigint) returns int
-language plpgsql volatile security definer set search_path = ''
+language plpgsql volatile security definer set search_path = '' set jit = off set enable_seqscan = off
 as $$
 declare
     v_queues text[];
