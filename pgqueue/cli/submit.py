@@ -1,0 +1,170 @@
+"""`pgqueue submit`: a task from the command line."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pgqueue.cli.base import common, data_options
+from pgqueue.cli.follow import watched
+from pgqueue.cli.output import line, plain, pretty
+from pgqueue.cli.parameters import Duration, Moment, Pair, PriorityNumber, WholeSeconds
+from pgqueue.cli.session import run
+from pgqueue.cli.talk import say
+from pgqueue.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from pgqueue.models import TaskRequest
+    from pgqueue.services import QueueOperations, Task
+
+
+@click.command()
+@click.argument("task_type", metavar="TYPE")
+@click.argument("source", metavar="[-]", required=False)
+@click.option(
+    "--arg",
+    "pairs",
+    type=Pair(),
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A field of the payload; may be repeated. VALUE is read as JSON where it is JSON (3, true, [1]), else as text.",
+)
+@click.option("--json", "text", metavar="TEXT", help="The payload as JSON.")
+@click.option("--queue", "queue_name", default="default", metavar="NAME", help="The queue it waits in.")
+@click.option(
+    "--priority",
+    type=PriorityNumber(),
+    default="normal",
+    metavar="N",
+    help="A number, higher runs first; or low (1), normal (5), high (10), urgent (20).",
+)
+@click.option(
+    "--delay", type=Duration(), metavar="DURATION", help="Not before so long from now: seconds, or 90s, 5m, 1h30m."
+)
+@click.option(
+    "--run-at",
+    type=Moment(),
+    metavar="TIME",
+    help="Not before this moment, for instance 2031-05-01T18:30 (local) or …Z.",
+)
+@click.option(
+    "--timeout", type=WholeSeconds(), metavar="DURATION", help="How long an attempt may run.  [default: no limit]"
+)
+@click.option(
+    "--max-retries",
+    type=click.IntRange(0, 10_000),
+    default=3,
+    metavar="N",
+    help="How many failures are followed by another attempt.",
+)
+@click.option("--unique-key", metavar="KEY", help="At most one live task has this key in its type.")
+@click.option(
+    "--on-conflict",
+    type=click.Choice(["return", "raise", "replace"]),
+    default="return",
+    help="Where the key is taken: return the task that has it, fail, or replace its payload if it waits.",
+)
+@click.option("--user-id", metavar="ID", help="The user it works for, to filter by.")
+@click.option("--project-id", metavar="ID", help="The project it works for, to filter by.")
+@click.option("--wait", is_flag=True, help="Wait for its end; print its result, exit with 1 if it failed.")
+@click.option(
+    "--wait-timeout",
+    type=Duration(),
+    metavar="DURATION",
+    help="Wait no longer than this (implies --wait); the task goes on.",
+)
+@data_options
+def submit(  # noqa: PLR0913 - one parameter an option
+    *,
+    source: str | None,
+    pairs: tuple[tuple[str, Any], ...],
+    text: str | None,
+    delay: float | None,
+    wait: bool,
+    wait_timeout: float | None,
+    **fields: Any,
+) -> None:
+    """Submit a task.
+
+    Prints its id; with --wait, its result as JSON. The payload is an object made of --arg, the JSON of
+    --json, or with `-` the JSON on stdin.
+
+    \b
+      pgqueue submit report --arg pages=3 --arg title="The year"
+      pgqueue submit report --json '{"pages": 3}' --queue slow --delay 5m
+      jq .order order.json | pgqueue submit ship - --wait
+    """
+    if delay is not None and fields["run_at"] is not None:
+        raise click.UsageError("Give --delay or --run-at, not both.")
+    from pgqueue.models import TaskRequest
+
+    request = TaskRequest(payload=_payload(source, text, pairs), **fields)
+    waits = wait or wait_timeout is not None
+    run(lambda service: _submit(service, request, delay, waits=waits, timeout=wait_timeout))
+
+
+async def _submit(
+    service: QueueOperations, request: TaskRequest, delay: float | None, *, waits: bool, timeout: float | None
+) -> None:
+    if delay is not None:
+        request.run_at = await _later(service, delay)
+    task = await service.submit_task(request)
+    if not task.created:
+        say(f"task {task.task_id} has this key already and is {task.status}; nothing new was submitted")
+    if not waits:
+        _print_submitted(task)
+        return
+    ended = await watched(service, task.task_id, timeout)
+    click.echo(pretty(ended.result_value) if common().output == "table" else _record(ended))
+
+
+async def _later(service: QueueOperations, delay: float) -> datetime:
+    """Return a moment by the clock of the database, which decides what is due."""
+    from pgqueue import calls
+
+    try:
+        return await service.db.run(calls.clock()) + timedelta(seconds=delay)
+    except OverflowError as error:
+        raise InvalidInput(f"a delay of {delay:g} s is too long") from error
+
+
+def _print_submitted(task: Task) -> None:
+    if common().output == "table":
+        click.echo(str(task.task_id))
+        if task.created:
+            say(f"submitted to queue {task.queue_name}; `pgqueue task watch {task.task_id}` follows it")
+    else:
+        click.echo(_record(task))
+
+
+def _record(task: Task) -> str:
+    return (pretty if common().output == "json" else line)(plain(task) | {"created": task.created})
+
+
+def _payload(source: str | None, text: str | None, pairs: tuple[tuple[str, Any], ...]) -> Any:
+    """Return the payload that the options make."""
+    if source not in (None, "-"):
+        raise click.UsageError(f"{source!r} is not known here; the payload is given by --arg, --json or `-` for stdin.")
+    if source and text is not None:
+        raise click.UsageError("Give --json or `-`, not both.")
+    payload = _decoded(click.get_text_stream("stdin").read() if source else text)
+    if not pairs:
+        return payload
+    if not isinstance(payload, dict):
+        raise click.UsageError("--arg adds fields to an object; the payload given is none.")
+    return payload | dict(pairs)
+
+
+def _decoded(text: str | None) -> Any:
+    import msgspec
+
+    try:
+        return {} if text is None else msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError, ValueError, RecursionError) as error:
+        shown = f"{text[:40]}…" if text and len(text) > 40 else text
+        msg = f"the payload is no JSON: {error}: {shown!r}"
+        raise InvalidInput(
+            msg, hint='JSON has no NaN, and texts stand in double quotes: \'{"name": "Ada"}\''
+        ) from error

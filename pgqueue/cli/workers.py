@@ -1,0 +1,63 @@
+"""`pgqueue workers`: who runs the tasks."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+import click
+
+from pgqueue.cli import words
+from pgqueue.cli.base import Group, data_options
+from pgqueue.cli.output import Column, emit_rows
+from pgqueue.cli.session import run
+from pgqueue.cli.talk import say
+
+if TYPE_CHECKING:
+    from pgqueue.models import WorkerInfo
+    from pgqueue.services import QueueOperations
+
+
+@click.group(cls=Group, invoke_without_command=True)
+@data_options
+@click.pass_context
+def workers(ctx: click.Context) -> None:
+    """List the workers, or stop some."""
+    if ctx.invoked_subcommand is None:
+        found = run(lambda service: service.list_workers())
+        emit_rows(found, columns(), empty="no worker runs; start one: pgqueue worker MODULE:QUEUE_SERVICE")
+
+
+@workers.command()
+@click.argument("worker_ids", metavar="ID…", type=click.IntRange(1, 2**63 - 1), nargs=-1, required=True)
+@data_options
+def stop(worker_ids: tuple[int, ...]) -> None:
+    """Ask workers to stop: they claim nothing more and let running tasks end."""
+    asked = run(lambda service: _stop(service, worker_ids))
+    emit_rows(asked, columns(), empty="")
+    say(f"asked {words.plural(len(worker_ids), 'worker')} to stop")
+
+
+async def _stop(service: QueueOperations, worker_ids: tuple[int, ...]) -> list[WorkerInfo]:
+    for worker_id in worker_ids:
+        await service.stop_worker(worker_id)
+    return [info for info in await service.list_workers() if info.id in worker_ids]
+
+
+def columns() -> list[Column[WorkerInfo]]:
+    """Return the columns of a list of workers."""
+    now = datetime.now(timezone.utc)
+    return [
+        Column("ID", lambda info: str(info.id), right=True),
+        Column("STATE", lambda info: info.state, lambda info: words.STYLES.get(info.state, "")),
+        Column("HOST", lambda info: info.hostname, flexible=True),
+        Column("PID", lambda info: str(info.pid), right=True),
+        Column("RUNNING", lambda info: words.count(info.running), right=True),
+        Column("HEARD", lambda info: f"{words.duration(info.heartbeat_age_s)} ago", right=True),
+        Column("STARTED", lambda info: words.age(info.started_at, now), right=True),
+        Column("QUEUES", _queues, flexible=True),
+    ]
+
+
+def _queues(info: WorkerInfo) -> str:
+    return " ".join(f"{name}={info.concurrency[name]}" if name in info.concurrency else name for name in info.queues)
