@@ -63,14 +63,14 @@ class _Common:
     def __init__(self, dsn: str | None = None, *, settings: Settings | None = None) -> None:
         """No DSN: PGQUEUE_DSN, DATABASE_URL, libpq's variables, or else an embedded server. Opens nothing."""
         self.settings = settings or _settings.load()
-        self._given = dsn or self.settings.dsn
+        self.given_dsn = dsn or self.settings.dsn
         self._dsn: str | None = None
 
     @property
     def dsn(self) -> str:
         """The connection string; resolving it may start the embedded server."""
         if self._dsn is None:
-            self._dsn = resolve_dsn(self._given).dsn
+            self._dsn = resolve_dsn(self.given_dsn).dsn
         return self._dsn
 
     @property
@@ -227,6 +227,11 @@ class SyncDatabase(_Common):
     def before_close(self, closer: Callable[[], None]) -> None:
         """Call `closer` when the database is closed: for what lives as long as it."""
         self._closers.append(closer)
+
+    def forget_closer(self, closer: Callable[[], None]) -> None:
+        """Undo before_close, where it was not called yet."""
+        with contextlib.suppress(ValueError):
+            self._closers.remove(closer)
 
     def open(self) -> None:
         """Open the pool. Raises DatabaseUnavailable where no server answers."""

@@ -34,6 +34,7 @@ BUSY = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
 GONE = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedObject)
 TAKEN = psycopg.errors.ObjectNotInPrerequisiteState
 REPORTED: tuple[type[psycopg.Error], ...] = (*BUSY, *GONE, TAKEN)
+CAUGHT: tuple[type[Exception], ...] = (*REPORTED, SchemaMismatch)
 log = structlog.get_logger()
 
 
@@ -122,7 +123,7 @@ async def cleanup(database: Database, age: timedelta) -> int:
                         answer = await database.run(step)
                     else:
                         await conn.execute(step.text.encode())
-            except (*REPORTED, SchemaMismatch) as caught:
+            except CAUGHT as caught:
                 error = caught
 
 
@@ -145,5 +146,5 @@ def cleanup_sync(database: SyncDatabase, age: timedelta) -> int:
                         answer = database.run(step)
                     else:
                         conn.execute(step.text.encode())
-            except (*REPORTED, SchemaMismatch) as caught:
+            except CAUGHT as caught:
                 error = caught

@@ -10,9 +10,10 @@ from typing import Any, Generic, Literal, TypeVar
 import msgspec
 
 from pgqueue.errors import ConfigurationError, HandlerNotFound, PayloadError
+from pgqueue.models import TaskRequest
 
 if typing.TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from pgqueue.handlers.context import TaskContext
     from pgqueue.handlers.outcomes import Retry
@@ -53,7 +54,7 @@ class Handler(Generic[P, R]):
         self.memory_limit_mb = memory_limit_mb
         self.takes_payload = _takes_payload(task_type, fn)
         self.decoder = msgspec.json.Decoder(_payload_type(fn)) if self.takes_payload else None
-        self.submitter: Callable[..., Awaitable[Any]] | None = None
+        self.submitter: Callable[..., Any] | None = None
         _check_executor(self)
         functools.update_wrapper(self, fn)
 
@@ -61,15 +62,24 @@ class Handler(Generic[P, R]):
         """Call the function itself, as tests do."""
         return self.fn(*args, **kwargs)
 
-    async def submit(self, payload: P | None = None, **options: Any) -> Any:  # noqa: ANN401 - Task, which lies above this layer
+    def submit(self, payload: P | None = None, **options: Any) -> Any:  # noqa: ANN401 - Task, which lies above this layer
         """Submit a task for this handler; options are those of TaskRequest, and `conn`.
 
-        Returns the Task. Raises what submit_task raises.
+        Returns the Task, to be awaited where the service is async. Raises what submit_task raises.
         """
         if self.submitter is None:
             msg = f"handler {self.task_type!r} belongs to no queue service"
             raise ConfigurationError(msg, hint="register it: @queue_service.handler(…) or register_handler(…)")
-        return await self.submitter(self, payload, **options)
+        return self.submitter(self, payload, **options)
+
+    def request(self, payload: object, **options: Any) -> TaskRequest:  # noqa: ANN401 - fields of TaskRequest
+        """Return what `submit` submits: this handler's queue, retries and timeout, unless options say otherwise."""
+        options.setdefault("queue_name", self.queue_name)
+        if self.max_retries is not None:
+            options.setdefault("max_retries", self.max_retries)
+        if self.timeout is not None:
+            options.setdefault("timeout", self.timeout)
+        return TaskRequest(task_type=self.task_type, payload={} if payload is None else payload, **options)
 
     def decode(self, payload: str) -> Any:  # noqa: ANN401 - the type that the function asks for
         """Turn JSON text into the payload's type. Raises PayloadError with the path of the bad field."""
