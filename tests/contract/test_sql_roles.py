@@ -1,0 +1,220 @@
+"""Who may do what: every role against every statement, and nothing for PUBLIC."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+if TYPE_CHECKING:
+    Connection = psycopg.Connection[Any]
+
+DENIED = "42501"
+ROLES = {"s": "pgqueue_submitter", "w": "pgqueue_worker", "r": "pgqueue_reader", "a": "pgqueue_admin"}
+HUB = "'00000000-0000-0000-0000-000000000001'"
+
+# Statement: the roles that may run it (s submitter, w worker, r reader, a admin). 1 is a running task, 2 a pending one.
+MATRIX = {
+    "insert into pgqueue.tasks (task_type) values ('a')": "swa",
+    "insert into pgqueue.tasks (task_type, payload) values ('a', '{}') returning id": "swa",
+    "insert into pgqueue.tasks (task_type, unique_key) values ('a', 'k') on conflict do nothing": "swa",
+    "insert into pgqueue.tasks (task_type) values ('a') returning payload": "wa",
+    "insert into pgqueue.tasks (task_type, status) values ('a', 'pending')": "",
+    "insert into pgqueue.tasks (task_type, attempt) values ('a', 7)": "",
+    "insert into pgqueue.tasks (task_type, worker_id) values ('a', 1)": "",
+    "select pgqueue.submit('a', '{}')": "swa",
+    "select * from pgqueue.submit_task('a')": "swa",
+    "select * from pgqueue.submit_or_get('a', p_unique_key => 'k')": "swa",
+    "select * from pgqueue.submit_many('[{\"task_type\": \"a\"}]')": "swa",
+    "select id from pgqueue.tasks": "swra",
+    "select payload from pgqueue.tasks": "wra",
+    "select status from pgqueue.tasks where id = 2": "wra",
+    "select * from pgqueue.all_tasks": "wra",
+    "select result from pgqueue.finished_tasks": "wra",
+    "select * from pgqueue.executions": "wra",
+    "select * from pgqueue.task_logs": "wra",
+    "select * from pgqueue.task_progress": "wra",
+    "select * from pgqueue.queues": "wra",
+    "select * from pgqueue.workers": "wra",
+    "select * from pgqueue.claims": "wra",
+    "select * from pgqueue.queue_overview": "wra",
+    "select * from pgqueue.running_tasks": "wra",
+    "select * from pgqueue.failed_tasks": "wra",
+    "select * from pgqueue.retrying_tasks": "wra",
+    "select * from pgqueue.stuck_tasks": "wra",
+    "select * from pgqueue.worker_overview": "wra",
+    "select * from pgqueue.health": "wra",
+    "select * from pgqueue.get_progress(1)": "swra",
+    "select * from pgqueue.get_task(1)": "wra",
+    "select * from pgqueue.get_executions(1)": "wra",
+    "select * from pgqueue.get_logs(1)": "wra",
+    "select * from pgqueue.list_tasks()": "wra",
+    "select * from pgqueue.count_tasks()": "wra",
+    "select * from pgqueue.get_retryable_tasks()": "wra",
+    "select * from pgqueue.queue_stats('default')": "wra",
+    "select * from pgqueue.task_statistics(now(), now())": "wra",
+    "select pgqueue.why_waiting(2)": "wra",
+    f"select pgqueue.follow({HUB}, 'task', 1)": "wra",
+    f"select pgqueue.keep_following({HUB})": "wra",
+    f"select pgqueue.unfollow({HUB})": "wra",
+    "select pgqueue.is_clear(pgqueue.fence())": "wra",
+    "select * from pgqueue.idle('default', '1')": "wra",
+    "select pgqueue.register_worker('h', 1, '{default}')": "wa",
+    "select * from pgqueue.heartbeat(1)": "wa",
+    "select pgqueue.stop_worker(1)": "wa",
+    "select * from pgqueue.rescue()": "wa",
+    "select pgqueue.maintain()": "wa",
+    "select * from pgqueue._partitions_before(now())": "wa",
+    "select pgqueue.set_wait(1, 'default', true)": "wa",
+    "select pgqueue.hand_over('default')": "wa",
+    "select * from pgqueue.claim(1, 'default', 1, 2)": "wa",
+    "select pgqueue.finish('{1}', '{1}')": "wa",
+    "select pgqueue.finish('{1}', '{1}', null, null, array['{\"outcome\": \"failed\"}'::jsonb])": "wa",
+    "select pgqueue.update_progress(1, 5)": "wa",
+    "select pgqueue.report_progress('[{\"task_id\": 1, \"attempt\": 1, \"progress\": 3}]')": "wa",
+    "select pgqueue.set_task_result(1, '1')": "wa",
+    "select pgqueue.write_logs('[{\"task_id\": 1, \"attempt\": 1, \"level\": \"info\", \"message\": \"m\"}]')": "wa",
+    "select pgqueue.create_queue('q')": "wa",
+    "select pgqueue.cancel_task(1)": "a",
+    "select pgqueue.cancel_task(2)": "a",
+    "select pgqueue.retry_task(2)": "a",
+    "select pgqueue.pause_queue('default')": "a",
+    "select pgqueue.resume_queue('default')": "a",
+    "select pgqueue.delete_queue('default')": "a",
+    "select pgqueue.request_stop(1)": "a",
+    "select pgqueue.cleanup('1 day')": "a",
+    "update pgqueue.tasks set priority = 9": "",
+    "delete from pgqueue.tasks": "",
+    "truncate pgqueue.tasks": "",
+    "insert into pgqueue.finished_tasks select * from pgqueue.finished_tasks": "",
+    "delete from pgqueue.finished_tasks": "",
+    "delete from pgqueue.executions": "",
+    "update pgqueue.queues set concurrency = 9": "",
+    "insert into pgqueue.queues (name) values ('q')": "",
+    "update pgqueue.workers set lost_at = null": "",
+    "delete from pgqueue.claims": "",
+    "insert into pgqueue.lanes values ('default', 1)": "",
+    "insert into pgqueue.waits values ('default', 1, true)": "",
+    "select pgqueue._wake('default')": "",
+    "select pgqueue._notify('pgqueue_control', '{}')": "",
+    "select pgqueue._end_claims(1, '{1}', '{}', false)": "",
+    "select pgqueue._cancel_waiting(2, 'x')": "",
+    "select pgqueue._make_partition('executions', 'finished_at', '2000-01-01')": "",
+    "select nextval('pgqueue.task_logs_id_seq')": "",
+    "create table pgqueue.mine (id int)": "",
+    "create or replace function pgqueue._now() returns timestamptz language sql as 'select now()'": "",
+    "drop table pgqueue.tasks": "",
+    "alter table pgqueue.tasks disable trigger all": "",
+}
+
+
+@pytest.fixture
+def scene(conn: Connection) -> Connection:
+    """One worker with a running task, and a pending task with a key."""
+    conn.execute("select pgqueue.submit('a')")
+    conn.execute("select pgqueue.register_worker('h', 1, '{default}')")
+    conn.execute("select * from pgqueue.claim(1, 'default', 1, 1)")
+    conn.execute("select pgqueue.submit('a', p_unique_key => 'k')")
+    return conn
+
+
+def is_allowed(conn: Connection, role: str, statement: str) -> bool:
+    """Whether PostgreSQL lets the role run it; what the queue itself says of it is another matter."""
+    try:
+        with conn.transaction(force_rollback=True):
+            conn.execute(f"set local role {role}".encode())
+            conn.execute(statement.encode())
+    except psycopg.Error as exc:
+        if exc.sqlstate == DENIED:
+            return False
+        if not (exc.sqlstate or "").startswith("QU"):
+            raise
+    return True
+
+
+def test_the_matrix_is_worth_its_name() -> None:
+    assert len(MATRIX) * len(ROLES) >= 300
+
+
+def test_each_role_may_do_what_the_matrix_says_and_nothing_else(scene: Connection) -> None:
+    wrong = [
+        f"{role} {'may' if is_allowed(scene, role, statement) else 'may not'}: {statement}"
+        for statement, allowed in MATRIX.items()
+        for letter, role in ROLES.items()
+        if is_allowed(scene, role, statement) != (letter in allowed)
+    ]
+    assert wrong == []
+
+
+def test_somebody_without_a_role_may_do_nothing(scene: Connection) -> None:
+    scene.execute("create role pgqueue_test_nobody")
+    try:
+        assert [s for s in MATRIX if is_allowed(scene, "pgqueue_test_nobody", s)] == []
+    finally:
+        scene.execute("drop role pgqueue_test_nobody")
+
+
+@pytest.mark.parametrize(
+    ("what", "query"),
+    [
+        (
+            "functions",
+            "select p.oid::regprocedure::text from pg_proc p"
+            " cross join aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a"
+            " where p.pronamespace = 'pgqueue'::regnamespace and a.grantee = 0",
+        ),
+        (
+            "tables, views and sequences",
+            "select c.relname from pg_class c cross join aclexplode(c.relacl) a"
+            " where c.relnamespace = 'pgqueue'::regnamespace and a.grantee = 0",
+        ),
+        (
+            "columns",
+            "select c.relname from pg_class c join pg_attribute t on t.attrelid = c.oid cross join aclexplode(t.attacl) a"
+            " where c.relnamespace = 'pgqueue'::regnamespace and a.grantee = 0",
+        ),
+        (
+            "the schema",
+            "select n.nspname from pg_namespace n cross join aclexplode(n.nspacl) a"
+            " where n.nspname = 'pgqueue' and a.grantee = 0",
+        ),
+    ],
+)
+def test_nothing_is_for_public(conn: Connection, what: str, query: str) -> None:
+    assert conn.execute(query.encode()).fetchall() == [], what
+
+
+def test_an_admin_may_call_every_function_that_is_not_for_insiders(conn: Connection) -> None:
+    forbidden = conn.execute(
+        "select p.oid::regprocedure::text from pg_proc p where p.pronamespace = 'pgqueue'::regnamespace"
+        " and p.proname !~ '^_' and p.prorettype <> 'trigger'::regtype"
+        " and not has_function_privilege('pgqueue_admin', p.oid, 'execute')"
+    ).fetchall()
+    assert forbidden == []
+
+
+def test_every_function_that_is_not_for_insiders_is_in_the_matrix(conn: Connection) -> None:
+    names = [
+        row[0]
+        for row in conn.execute(
+            "select distinct proname from pg_proc where pronamespace = 'pgqueue'::regnamespace and proname !~ '^_'"
+        )
+    ]
+    assert [name for name in names if not any(f"pgqueue.{name}(" in statement for statement in MATRIX)] == []
+
+
+def test_the_roles_cannot_log_in_or_rule(conn: Connection) -> None:
+    rows = conn.execute(
+        "select rolname from pg_roles where rolname like 'pgqueue\\_%'"
+        " and (rolcanlogin or rolsuper or rolcreaterole or rolcreatedb or rolbypassrls or rolreplication)"
+    ).fetchall()
+    assert rows == []
+
+
+def test_a_days_partition_that_was_made_later_is_as_closed_as_the_others(scene: Connection) -> None:
+    scene.execute("select pgqueue._make_partitions(20)")
+    newest = scene.execute("select max(relname) from pg_class where relname ~ '^finished_tasks_[0-9]+$'").fetchone()
+    assert newest is not None
+    assert [role for role in ROLES.values() if is_allowed(scene, role, f"select * from pgqueue.{newest[0]}")] == []
+    assert is_allowed(scene, "pgqueue_reader", "select * from pgqueue.finished_tasks")
