@@ -39,6 +39,10 @@ def near(name: str, known: list[str]) -> str:
 class Group(click.Group):
     """A noun; a verb that it does not have is answered with the nearest that it has."""
 
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - as in click
+        """Return the names in the order in which they were added."""
+        return list(self.commands)
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -56,18 +60,18 @@ class LazyGroup(Group):
         super().__init__(*args, **kwargs)
         self.commands_at = commands_at
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - as in click
         """Return the names in the order in which people need them."""
         return list(self.commands_at)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - as in click
         """Import the command's module, where there is one."""
         if cmd_name not in self.commands_at:
             return None
         found: click.Command = getattr(importlib.import_module(self.commands_at[cmd_name][0]), cmd_name)
         return found
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - as in click
         """Write the commands into the help without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in self.commands_at.items()])
@@ -91,7 +95,7 @@ def _remember(name: str) -> Callable[[click.Context, click.Parameter, Any], Any]
     return callback
 
 
-def database_option(command: F) -> F:
+def database_option(command: F, text: str = "Another database than PGQUEUE_DSN names.") -> F:
     """Add --dsn. PGQUEUE_DSN is read by the settings, where it has its place below --dsn."""
     return click.option(
         "--dsn",
@@ -99,8 +103,7 @@ def database_option(command: F) -> F:
         allow_from_autoenv=False,
         expose_value=False,
         callback=_remember("dsn"),
-        help="Where the database is: URL or key=value. Default: PGQUEUE_DSN, pgqueue.toml, DATABASE_URL, "
-        "libpq's variables, or else an embedded server.",
+        help=text,
     )(command)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
-import msgspec
 
 from pgqueue import errors
 from pgqueue.cli import words
@@ -50,7 +49,7 @@ class Chosen(NamedTuple):
 @click.option("--dry-run", is_flag=True, help="Only list the tasks.")
 @data_options
 def retry(*, dry_run: bool, **given: Any) -> None:
-    """Start failed or cancelled tasks again, under their ids.
+    """Start failed or cancelled tasks again.
 
     Give ids, or a filter (failed tasks only, unless --status says otherwise), or --all. Prints the ids.
     """
@@ -71,9 +70,9 @@ def retry(*, dry_run: bool, **given: Any) -> None:
 @click.option("--dry-run", is_flag=True, help="Only list the tasks.")
 @data_options
 def cancel(*, reason: str | None, dry_run: bool, **given: Any) -> None:
-    """Cancel tasks: waiting ones at once, running ones are asked to stop.
+    """Cancel tasks.
 
-    Give ids, or a filter, or --all. Prints the ids.
+    Waiting ones end at once, running ones are asked to stop. Give ids, or a filter, or --all. Prints the ids.
     """
     chosen = _chosen("cancel", LIVE, given)
 
@@ -92,9 +91,9 @@ def _chosen(verb: str, statuses: Sequence[str], given: dict[str, Any]) -> Chosen
         msg = f"{what}: give either ids, or a filter (--queue, --status, --type …), or --all."
         raise click.UsageError(f"{msg} `pgqueue task {verb} --all --dry-run` lists what --all means.")
     status = filters.pop("status", None)
+    wanted = [] if task_ids else [status] if status else statuses
     return Chosen(
-        tuple(dict.fromkeys(task_ids)),
-        [task_filter(status=each, **filters) for each in ([status] if status else statuses)],
+        tuple(dict.fromkeys(task_ids)), [task_filter(status=each, page_size=PAGE, **filters) for each in wanted]
     )
 
 
@@ -115,7 +114,7 @@ def _deal_with(chosen: Chosen, change: Change, done: str, *, dry_run: bool) -> N
 
 async def _listed(service: QueueOperations, chosen: Chosen) -> list[TaskRecord]:
     named: list[TaskRecord] = [await service.get_task(task_id) for task_id in chosen.task_ids]
-    return named or [task async for task in _matching(service, chosen)]
+    return named + [task async for task in _matching(service, chosen)]
 
 
 async def _change_all(service: QueueOperations, chosen: Chosen, change: Change) -> tuple[list[Changed], int]:
@@ -125,31 +124,31 @@ async def _change_all(service: QueueOperations, chosen: Chosen, change: Change) 
     """
     changed: list[Changed] = []
     status = 0
-    for task_id in chosen.task_ids:
+    async for task_id in _ids(service, chosen):
         try:
             changed.append(Changed(task_id, await change(service, task_id)))
         except (errors.InvalidTransition, errors.TaskNotFound, errors.DuplicateTask) as error:
-            status = max(status, report(error))
-    if not chosen.task_ids:
-        async for task in _matching(service, chosen):
-            try:
-                changed.append(Changed(task.task_id, await change(service, task.task_id)))
-            except errors.InvalidTransition:
-                continue
-            except errors.DuplicateTask as error:
+            if chosen.task_ids or isinstance(error, errors.DuplicateTask):
                 status = max(status, report(error))
     return changed, status
 
 
+async def _ids(service: QueueOperations, chosen: Chosen) -> AsyncIterator[int]:
+    for task_id in chosen.task_ids:
+        yield task_id
+    async for task in _matching(service, chosen):
+        yield task.task_id
+
+
 async def _matching(service: QueueOperations, chosen: Chosen) -> AsyncIterator[TaskRecord]:
-    """Yield the tasks that match now; those that are changed while they are listed shift nothing."""
-    for each in chosen.filters:
-        before_id: int | None = None
+    """Yield the tasks that match now, newest first; those that are changed while they are listed shift nothing."""
+    from pgqueue import calls
+
+    for wanted in chosen.filters:
         while True:
-            wanted = msgspec.structs.replace(each, page_size=PAGE, before_id=before_id)
-            tasks, _total = page = await service.list_tasks(wanted)
-            for task in tasks:
+            page = await service.db.run(calls.list_tasks(wanted))
+            for task in page:
                 yield task
-            before_id = page.next_cursor
-            if before_id is None:
+            if len(page) < PAGE:
                 break
+            wanted.before_id = page[-1].task_id

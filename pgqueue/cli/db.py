@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from datetime import datetime, timezone
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,6 +18,8 @@ from pgqueue.cli.talk import say
 from pgqueue.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pgqueue.embedded import Server
 
 DATABASE = "pgqueue"
@@ -106,7 +107,7 @@ def _facts(server: Server) -> dict[str, Any]:
     return {
         "running": found.ready,
         "pid": found.pid,
-        "since": datetime.fromtimestamp(found.started_at, timezone.utc) if found.started_at else None,
+        "since": datetime.fromtimestamp(found.started_at, UTC) if found.started_at else None,
         "data_dir": str(server.layout.home),
         "log_dir": str(server.layout.log),
         "dsn": server.dsn(DATABASE) if found.ready else None,

@@ -118,17 +118,17 @@ def display(*, stderr: bool = False) -> Display:
     return Bars(out) if out.is_terminal and common().output == "table" else Lines(stderr=stderr)
 
 
-async def watched(service: QueueOperations, task_id: int, timeout: float | None) -> Task:
+async def watched(service: QueueOperations, task_id: int, at_most: float | None) -> Task:
     """Show a task's progress on stderr until it ended; return it.
 
-    Raises TaskFailed, TaskCancelled, and TimeoutError after `timeout` seconds.
+    Raises TaskFailed, TaskCancelled, and TimeoutError after `at_most` seconds.
     """
     try:
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(at_most):
             with display(stderr=True) as shown:
                 task = await _follow(service, task_id, shown)
     except TimeoutError:
-        msg = f"task {task_id} did not end within {words.duration(timeout or 0)}; it goes on"
+        msg = f"task {task_id} did not end within {words.duration(at_most or 0)}; it goes on"
         raise TimeoutError(msg) from None
     return completed(task)
 
@@ -179,15 +179,22 @@ async def _watch(service: QueueOperations, task_ids: Sequence[int]) -> list[Task
 @click.command()
 @click.argument("task_id", metavar="ID", type=TASK_ID)
 @click.option("--wait", is_flag=True, help="Wait for its end.")
-@click.option("--wait-timeout", type=Duration(), metavar="DURATION", help="Wait no longer than this (implies --wait).")
+@click.option(
+    "--timeout-wait",
+    "--wait-timeout",
+    "timeout_wait",
+    type=Duration(),
+    metavar="DURATION",
+    help="Wait no longer than this (implies --wait).",
+)
 @data_options
-def result(*, task_id: int, wait: bool, wait_timeout: float | None) -> None:
+def result(*, task_id: int, wait: bool, timeout_wait: float | None) -> None:
     """Print the result of a task as JSON.
 
     Exits with 1 if the task failed or was cancelled, with 4 if it has not ended.
     """
-    if wait or wait_timeout is not None:
-        task = run(lambda service: watched(service, task_id, wait_timeout))
+    if wait or timeout_wait is not None:
+        task = run(lambda service: watched(service, task_id, timeout_wait))
     else:
         task = completed(run(lambda service: service.get_task(task_id)))
     value = task.result_value

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    ParamType = click.ParamType[Any]
+else:
+    ParamType = click.ParamType  # generic only in newer versions of click
 
 SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhdw])")
@@ -15,7 +20,7 @@ LONGEST_S = 3_153_600_000
 """A hundred years."""
 
 
-class Duration(click.ParamType):
+class Duration(ParamType):
     """Seconds, or parts such as 90s, 5m, 1h30m, 2d, 250ms; converts to seconds."""
 
     name = "duration"
@@ -50,7 +55,7 @@ class WholeSeconds(Duration):
         return int(seconds)
 
 
-class Moment(click.ParamType):
+class Moment(ParamType):
     """A moment as ISO 8601, in the local zone unless it names one; or with `past`, a duration before now."""
 
     name = "moment"
@@ -64,14 +69,14 @@ class Moment(click.ParamType):
         seconds = Duration()._seconds(text) if self.past else None  # noqa: SLF001 - one of the same kind
         try:
             if seconds is not None:
-                return datetime.fromtimestamp(datetime.now().timestamp() - seconds).astimezone()  # noqa: DTZ005, DTZ006 - local
+                return datetime.fromtimestamp(datetime.now().timestamp() - seconds).astimezone()  # noqa: DTZ005 - local
             return datetime.fromisoformat(text).astimezone()
         except (ValueError, OverflowError, OSError):
             also = ", or how long ago, for instance 90m or 2d" if self.past else ""
             self.fail(f"{text!r} is no moment: write 2031-05-01T18:30 or 2031-05-01T16:30Z{also}.", param, ctx)
 
 
-class Slots(click.ParamType):
+class Slots(ParamType):
     """NAME or NAME=CONCURRENCY; converts to (name, number or None)."""
 
     name = "slots"
@@ -84,7 +89,7 @@ class Slots(click.ParamType):
         return name, int(number) if equals else None
 
 
-class PriorityNumber(click.ParamType):
+class PriorityNumber(ParamType):
     """A number, higher runs first, or low, normal, high, urgent."""
 
     name = "priority"
@@ -99,7 +104,7 @@ class PriorityNumber(click.ParamType):
             self.fail(f"{value!r} is no priority: give a number, or {', '.join(PRIORITIES)}.", param, ctx)
 
 
-class Pair(click.ParamType):
+class Pair(ParamType):
     """KEY=VALUE; the value is read as JSON where it is JSON, else as text."""
 
     name = "pair"

@@ -31,7 +31,10 @@ def queue() -> None:
 @queue.command("list")
 @data_options
 def list_() -> None:
-    """List the queues: what waits and runs, slots, limits, whether they are paused."""
+    """List the queues.
+
+    What waits and runs, slots, limits, whether they are paused.
+    """
     _emit(run(lambda service: service.overview("queue_overview")))
 
 
@@ -39,7 +42,10 @@ def list_() -> None:
 @click.argument("names", metavar="[NAME…]", nargs=-1)
 @data_options
 def stats(names: tuple[str, ...]) -> None:
-    """Count the tasks of queues by status; of all queues where none is named."""
+    """Count tasks by status.
+
+    Of the queues that are named, or of all.
+    """
     emit_rows(run(lambda service: _stats(service, names)), _counts(), empty="there are no queues")
 
 
@@ -70,7 +76,10 @@ async def _stats(service: QueueOperations, names: Sequence[str]) -> list[QueueSt
 )
 @data_options
 def create(*, name: str, concurrency: int | None, capacity: int | None, max_crashes: int | None) -> None:
-    """Create a queue, or change what is given of one that exists."""
+    """Create a queue, or change it.
+
+    Of one that exists, only what is given changes.
+    """
 
     async def work(service: QueueOperations) -> list[Row]:
         await service.create_queue(name, concurrency=concurrency, capacity=capacity, max_crashes=max_crashes)
@@ -84,7 +93,10 @@ def create(*, name: str, concurrency: int | None, capacity: int | None, max_cras
 @click.option("--reason", metavar="TEXT", help="Shown wherever the queue is.")
 @data_options
 def pause(*, name: str, reason: str | None) -> None:
-    """Pause a queue: nothing more is started from it, what runs goes on."""
+    """Pause a queue.
+
+    Nothing more is started from it; what runs goes on.
+    """
 
     async def work(service: QueueOperations) -> list[Row]:
         await service.pause_queue(name, reason)

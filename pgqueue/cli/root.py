@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NoReturn
 
 import click
@@ -24,6 +25,10 @@ COMMANDS = {
 }
 """Module and short help of each command; a test compares the latter with the command's own."""
 
+WHERE = """\
+Where the database is, as URL or key=value. Default: PGQUEUE_DSN, pgqueue.toml, DATABASE_URL, libpq's variables, or
+else an embedded server."""
+
 EPILOG = """\b
 Data goes to stdout, everything else to stderr. Exit status: 0 done, 1 the task
 failed, 2 usage, 3 no database, 4 conflict, 124 waited too long, 130 interrupted.
@@ -37,7 +42,7 @@ NO_COLOR turns colours off. Completion: eval "$(_PGQUEUE_COMPLETE=bash_source pg
 
 @click.group(cls=LazyGroup, commands_at=COMMANDS, context_settings=CONTEXT, epilog=EPILOG)
 @click.version_option(__version__, prog_name="pgqueue", message="%(prog)s %(version)s")
-@database_option
+@partial(database_option, text=WHERE)
 @output_option(root=True)
 def root() -> None:
     """Run tasks in the background, with nothing but PostgreSQL."""

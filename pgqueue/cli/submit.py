@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     type=Pair(),
     multiple=True,
     metavar="KEY=VALUE",
-    help="A field of the payload; may be repeated. VALUE is read as JSON where it is JSON (3, true, [1]), else as text.",
+    help="A field of the payload; may be repeated. VALUE is JSON where it reads as JSON (3, true, [1]), else text.",
 )
 @click.option("--json", "text", metavar="TEXT", help="The payload as JSON.")
 @click.option("--queue", "queue_name", default="default", metavar="NAME", help="The queue it waits in.")
@@ -70,7 +71,9 @@ if TYPE_CHECKING:
 @click.option("--project-id", metavar="ID", help="The project it works for, to filter by.")
 @click.option("--wait", is_flag=True, help="Wait for its end; print its result, exit with 1 if it failed.")
 @click.option(
+    "--timeout-wait",
     "--wait-timeout",
+    "timeout_wait",
     type=Duration(),
     metavar="DURATION",
     help="Wait no longer than this (implies --wait); the task goes on.",
@@ -83,7 +86,7 @@ def submit(  # noqa: PLR0913 - one parameter an option
     text: str | None,
     delay: float | None,
     wait: bool,
-    wait_timeout: float | None,
+    timeout_wait: float | None,
     **fields: Any,
 ) -> None:
     """Submit a task.
@@ -95,18 +98,18 @@ def submit(  # noqa: PLR0913 - one parameter an option
       pgqueue submit report --arg pages=3 --arg title="The year"
       pgqueue submit report --json '{"pages": 3}' --queue slow --delay 5m
       jq .order order.json | pgqueue submit ship - --wait
-    """
+    """  # noqa: D301 - click reads the character
     if delay is not None and fields["run_at"] is not None:
         raise click.UsageError("Give --delay or --run-at, not both.")
     from pgqueue.models import TaskRequest
 
     request = TaskRequest(payload=_payload(source, text, pairs), **fields)
-    waits = wait or wait_timeout is not None
-    run(lambda service: _submit(service, request, delay, waits=waits, timeout=wait_timeout))
+    waits = wait or timeout_wait is not None
+    run(lambda service: _submit(service, request, delay, waits=waits, at_most=timeout_wait))
 
 
 async def _submit(
-    service: QueueOperations, request: TaskRequest, delay: float | None, *, waits: bool, timeout: float | None
+    service: QueueOperations, request: TaskRequest, delay: float | None, *, waits: bool, at_most: float | None
 ) -> None:
     if delay is not None:
         request.run_at = await _later(service, delay)
@@ -116,7 +119,7 @@ async def _submit(
     if not waits:
         _print_submitted(task)
         return
-    ended = await watched(service, task.task_id, timeout)
+    ended = await watched(service, task.task_id, at_most)
     click.echo(pretty(ended.result_value) if common().output == "table" else _record(ended))
 
 
@@ -140,7 +143,11 @@ def _print_submitted(task: Task) -> None:
 
 
 def _record(task: Task) -> str:
-    return (pretty if common().output == "json" else line)(plain(task) | {"created": task.created})
+    return _json(plain(task) | {"created": task.created})
+
+
+def _json(value: Any) -> str:
+    return pretty(value) if common().output == "json" else line(value)
 
 
 def _payload(source: str | None, text: str | None, pairs: tuple[tuple[str, Any], ...]) -> Any:
@@ -149,7 +156,7 @@ def _payload(source: str | None, text: str | None, pairs: tuple[tuple[str, Any],
         raise click.UsageError(f"{source!r} is not known here; the payload is given by --arg, --json or `-` for stdin.")
     if source and text is not None:
         raise click.UsageError("Give --json or `-`, not both.")
-    payload = _decoded(click.get_text_stream("stdin").read() if source else text)
+    payload = _decoded(sys.stdin.buffer.read() if source else text)
     if not pairs:
         return payload
     if not isinstance(payload, dict):
@@ -157,14 +164,13 @@ def _payload(source: str | None, text: str | None, pairs: tuple[tuple[str, Any],
     return payload | dict(pairs)
 
 
-def _decoded(text: str | None) -> Any:
+def _decoded(text: str | bytes | None) -> Any:
     import msgspec
 
     try:
         return {} if text is None else msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError, ValueError, RecursionError) as error:
-        shown = f"{text[:40]}…" if text and len(text) > 40 else text
-        msg = f"the payload is no JSON: {error}: {shown!r}"
+    except (ValueError, RecursionError) as error:
+        msg = f"the payload is no JSON: {error}"
         raise InvalidInput(
             msg, hint='JSON has no NaN, and texts stand in double quotes: \'{"name": "Ada"}\''
         ) from error

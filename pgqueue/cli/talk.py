@@ -6,7 +6,7 @@ import re
 
 import click
 
-STYLES = {"error": {"fg": "red", "bold": True}, "warning": {"bold": True}, "hint": {"bold": True}}
+COLORS = {"error": "red"}
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
@@ -17,7 +17,7 @@ def say(text: str) -> None:
 
 def tell(kind: str, text: str) -> None:
     """Say something under a heading: error, warning or hint."""
-    click.echo(f"{click.style(f'{kind}:', **STYLES[kind])} {visible(text)}", err=True, color=_color())
+    click.echo(f"{click.style(f'{kind}:', fg=COLORS.get(kind), bold=True)} {visible(text)}", err=True, color=_color())
 
 
 def visible(text: str) -> str:

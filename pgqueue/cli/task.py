@@ -45,7 +45,7 @@ def _filters(given: dict[str, Any]) -> list[Any]:
     return [value for name, value in given.items() if name not in ("page", "page_size")]
 
 
-def _say_total(page: TaskPage, number: int, size: int) -> None:
+def _say_total(page: TaskPage[Task], number: int, size: int) -> None:
     tasks, total = page
     if tasks and total > len(tasks):
         first = (number - 1) * size + 1
@@ -67,7 +67,10 @@ class Shown(NamedTuple):
 @click.argument("task_id", metavar="ID", type=TASK_ID)
 @data_options
 def show(task_id: int) -> None:
-    """Show all about a task: state, payload, result, each attempt, why it waits."""
+    """Show all about a task, and why it waits.
+
+    State, payload, result, each attempt with its error, the last traceback.
+    """
     shown = run(lambda service: _read(service, task_id))
     value = plain(shown.task) | {
         "progress": plain(shown.progress),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -58,13 +58,13 @@ def task_filter(**given: Any) -> TaskFilter:
 
 def columns() -> list[Column[Any]]:
     """Return the columns of a list of tasks."""
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     return [
         Column("ID", lambda task: str(task.task_id), right=True),
         Column("TYPE", lambda task: task.task_type, flexible=True),
         Column("QUEUE", lambda task: task.queue_name, flexible=True),
         Column("STATUS", lambda task: task.status, lambda task: words.STYLES.get(task.status, "")),
-        Column("TRIES", lambda task: _tries(task), right=True),
+        Column("TRIES", _tries, right=True),
         Column("CREATED", lambda task: words.age(task.created_at, now), right=True),
         Column("RAN", lambda task: words.ran(task, now), right=True),
         Column("NOTE", lambda task: words.note(task, now), flexible=True),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def duration(seconds: float) -> str:
     if seconds < 9.95:
         return f"{max(seconds, 0):.2f}s" if seconds < 1 else f"{seconds:.1f}s"
     whole = round(seconds)
-    for (size, unit), (lower, lower_unit) in zip(UNITS, UNITS[1:], strict=False):
+    for (size, unit), (lower, lower_unit) in itertools.pairwise(UNITS):
         if whole >= size:
             return f"{whole // size}{unit} {whole % size // lower:02}{lower_unit}"
     return f"{whole}s"
@@ -45,7 +46,7 @@ def age(moment: datetime | None, now: datetime | None = None) -> str:
     """Return how long ago a moment was, or in what time it will be."""
     if moment is None:
         return ""
-    seconds = ((now or datetime.now(timezone.utc)) - moment).total_seconds()
+    seconds = ((now or datetime.now(UTC)) - moment).total_seconds()
     return f"{duration(seconds)} ago" if seconds >= 0 else f"in {duration(-seconds)}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
@@ -32,7 +32,10 @@ def workers(ctx: click.Context) -> None:
 @click.argument("worker_ids", metavar="ID…", type=click.IntRange(1, 2**63 - 1), nargs=-1, required=True)
 @data_options
 def stop(worker_ids: tuple[int, ...]) -> None:
-    """Ask workers to stop: they claim nothing more and let running tasks end."""
+    """Ask workers to stop.
+
+    They claim nothing more and let running tasks end.
+    """
     asked = run(lambda service: _stop(service, worker_ids))
     emit_rows(asked, columns(), empty="")
     say(f"asked {words.plural(len(worker_ids), 'worker')} to stop")
@@ -46,7 +49,7 @@ async def _stop(service: QueueOperations, worker_ids: tuple[int, ...]) -> list[W
 
 def columns() -> list[Column[WorkerInfo]]:
     """Return the columns of a list of workers."""
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     return [
         Column("ID", lambda info: str(info.id), right=True),
         Column("STATE", lambda info: info.state, lambda info: words.STYLES.get(info.state, "")),

@@ -141,6 +141,14 @@ class Server:
                 with suppress(errors.DuplicateDatabase, errors.UniqueViolation):
                     conn.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
 
+    def drop_database(self, name: str) -> None:
+        """Drop a database with all that is in it, ending its sessions; one that is missing is no error."""
+        import psycopg  # noqa: PLC0415 - keeps `pgqueue --help` quick
+        from psycopg import sql  # noqa: PLC0415
+
+        with psycopg.connect(self.dsn(), autocommit=True) as conn:
+            conn.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+
     def __enter__(self) -> Self:
         self.start()
         return self
