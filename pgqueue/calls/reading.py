@@ -152,7 +152,8 @@ def get_retryable_tasks(limit: int = 100, queue_name: str | None = None) -> Call
 def get_progress(task_id: int) -> Call[TaskProgress]:
     """pgqueue.get_progress. Raises TaskNotFound."""
     sql = (
-        "select task_id, status, progress, message, step, completed_steps, total_steps, updated_at "
+        "select task_id, status, progress, message, step, completed_steps, total_steps, "
+        "case when updated_at between '0001-01-02' and '9999-12-30' then updated_at end "
         "from pgqueue.get_progress(%s::bigint)"
     )
     return Call(sql, (task_key(task_id),), lambda rows: TaskProgress(*rows[0]))

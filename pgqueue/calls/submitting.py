@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import msgspec
 
 from pgqueue.calls.call import Call, Row, utc
 from pgqueue.errors import InvalidInput
-from pgqueue.models import TaskRequest, check_number, check_text, check_time, encode_payload
+from pgqueue.models import OnConflict, TaskRequest, check_number, check_text, check_time, encode_payload
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,3 +103,6 @@ def _check_request(request: TaskRequest) -> None:
     if request.timeout is not None:
         check_number(request.timeout, "timeout", 1, 31_536_000)
     check_time(request.run_at, "run_at")
+    if request.on_conflict not in get_args(OnConflict):
+        msg = f"on_conflict must be return, raise or replace, not {request.on_conflict!r}"
+        raise InvalidInput(msg, detail={"field": "on_conflict"}, hint="it says what a taken unique key leads to")

@@ -1,0 +1,23 @@
+"""Tests wait for a condition, never for a time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+DEADLINE_S = 20.0
+
+
+async def until(condition: Callable[[], Awaitable[bool] | bool]) -> None:
+    """Wait until a condition holds; fail after a deadline."""
+    deadline = time.monotonic() + DEADLINE_S
+    while True:
+        answer = condition()
+        if answer is True or (not isinstance(answer, bool) and await answer):
+            return
+        assert time.monotonic() < deadline, "the condition never held"
+        await asyncio.sleep(0.01)
