@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pgqueue.errors import ConfigurationError
 from pgqueue.handlers import Executor, Handler, Registry, Retry
-from pgqueue.models import QueueConfig, TaskRequest
+from pgqueue.models import QueueConfig
 from pgqueue.services import QueueOperations, Task
 from pgqueue.worker import Worker
 
@@ -107,10 +107,13 @@ class QueueService(QueueOperations):
 
     def worker(self, *, queues: Mapping[str, int | None] | None = None, settings: Settings | None = None) -> Worker:
         """Return the worker that `start` runs."""
-        declared = {name: self._queues.get(name) for name in (*self._queues, *sorted(self.registry.queue_names()))}
-        return Worker(
-            self.registry, self.db, settings or self.db.settings, dict(queues) if queues is not None else declared
-        )
+        served = queues if queues is not None else dict.fromkeys(self.declared_queues())
+        declared = {name: slots for name, slots in self._queues.items() if slots is not None}
+        return Worker(self.registry, self.db, settings or self.db.settings, served, declared)
+
+    def declared_queues(self) -> list[str]:
+        """Return the queues that `start` serves: the registered ones, then those that handlers name."""
+        return list(dict.fromkeys([*self._queues, *sorted(self.registry.queue_names())]))
 
     async def _submit_typed(
         self,
@@ -120,10 +123,4 @@ class QueueService(QueueOperations):
         conn: object = None,
         **options: Any,  # noqa: ANN401 - fields of TaskRequest
     ) -> Task:
-        options.setdefault("queue_name", handler.queue_name)
-        if handler.max_retries is not None:
-            options.setdefault("max_retries", handler.max_retries)
-        if handler.timeout is not None:
-            options.setdefault("timeout", handler.timeout)
-        request = TaskRequest(task_type=handler.task_type, payload={} if payload is None else payload, **options)
-        return await self.submit_task(request, conn=conn)
+        return await self.submit_task(handler.request(payload, **options), conn=conn)

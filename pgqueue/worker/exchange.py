@@ -1,8 +1,8 @@
 """One round trip: what ended goes out, what is due comes in.
 
-finish and claim travel in one pipeline, which is one transaction. Whatever goes wrong with it, the
-worker asks again without the claim, then attempt by attempt, and at last without the result that
-cannot be written; finishing is idempotent per lease, so repeating it is safe.
+finish and claim travel in one statement. Whatever goes wrong with it, the worker settles again without
+the claim, attempt by attempt, and at last without the result that cannot be written; finishing is
+idempotent per lease, so repeating it is safe.
 """
 
 from __future__ import annotations
@@ -66,18 +66,19 @@ class Lines:
 async def round_trip(
     conn: psycopg.AsyncConnection[Row], ended: Sequence[Attempt], reports: Batch, claim: Claim | None
 ) -> tuple[list[int], list[Row]]:
-    """Write reports, finish what ended, claim anew; return the ids left unsettled and the rows claimed."""
+    """Finish what ended and claim anew; return the ids left unsettled and the rows claimed."""
     with translated():
-        async with conn.pipeline(), conn.cursor() as finished, conn.cursor() as claimed:
-            if reports is not NOTHING:
-                await _write(conn, reports)
-            if ended:
-                await finished.execute(calls.FINISH, (*finish_parameters(ended), False))
-            if claim is not None:
-                await claimed.execute(calls.CLAIM, claim)
-            unsettled: list[int] = (await finished.fetchall())[0][0] if ended else []
-            rows = await claimed.fetchall() if claim is not None else []
-    return unsettled, rows
+        if reports is not NOTHING:
+            await _write(conn, reports)
+        if claim is None:
+            cursor = await conn.execute(calls.FINISH, (*finish_parameters(ended), False))
+            return (await cursor.fetchall())[0][0], []
+        if not ended:
+            cursor = await conn.execute(calls.CLAIM, claim)
+            return [], await cursor.fetchall()
+        cursor = await conn.execute(calls.EXCHANGE, (*finish_parameters(ended), *claim))
+        rows = await cursor.fetchall()
+    return rows[0][-1] or [], rows if rows[0][0] is not None else []
 
 
 async def settle(conn: psycopg.AsyncConnection[Row], attempt: Attempt, reports: Batch) -> bool:

@@ -59,6 +59,7 @@ class QueueLoop:
         self._cursors: dict[int, tuple[str, int]] = {}
         self._more = True
         self._turn = asyncio.Lock()
+        self._resized = asyncio.Event()
         self._load = asyncio.Event()
         self._changed = asyncio.Event()
         self._attending: bool | None = None
@@ -98,6 +99,7 @@ class QueueLoop:
     def wake(self) -> None:
         """Something may have become due, or settings changed, or the session ends."""
         self._sweep_owed = True
+        self._resized.set()
         self._load.set()
         self._changed.set()
 
@@ -107,8 +109,9 @@ class QueueLoop:
         while not self._session.is_over:
             await self._load.wait()
             if self.slots < slots_needed:
-                self._changed.clear()
-                await self._changed.wait()
+                self._resized.clear()
+                if not self._session.is_over:
+                    await self._resized.wait()
             elif self._ended or (self._more and self.room > 0 and not self._session.is_stopping):
                 await self._exchange_or_wait(self._behind())
             else:

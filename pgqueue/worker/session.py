@@ -102,7 +102,7 @@ class Session:
                 for helper in helpers:
                     helper.cancel()
         finally:
-            self.heart.stop()
+            await asyncio.to_thread(self.heart.stop)
             await self.lines.close()
 
     # The life of an attempt

@@ -31,14 +31,23 @@ if TYPE_CHECKING:
 __all__ = ["Worker"]
 
 THREADS_END_S = 5.0
+DEFAULT_SLOTS = 5
 log = structlog.get_logger()
 
 
 class Worker:
-    """Runs the handlers of a registry. `slots` maps queues to concurrency; None takes what the queue's row says."""
+    """Runs the handlers of a registry.
+
+    `slots` maps queues to concurrency; None follows the queue's row. `declared` is written to those rows at the start.
+    """
 
     def __init__(
-        self, registry: Registry, database: Database, settings: Settings, slots: Mapping[str, int | None]
+        self,
+        registry: Registry,
+        database: Database,
+        settings: Settings,
+        slots: Mapping[str, int | None],
+        declared: Mapping[str, int] | None = None,
     ) -> None:
         """Raises ConfigurationError where there is nothing to run."""
         if not slots:
@@ -49,6 +58,7 @@ class Worker:
         self._database = database
         self._settings = settings
         self._wanted = dict(slots)
+        self._declared = dict(declared or {})
         self._hub = hub_of(database)
         self._session: Session | None = None
         self._stopping = asyncio.Event()
@@ -60,24 +70,40 @@ class Worker:
         Raises SchemaMismatch for a database that was not migrated, DatabaseUnavailable if it cannot be
         reached at the start; later it is waited for.
         """
-        async with self._database.connection() as conn:
-            await schema.check_async(conn)
         if handle_signals and threading.current_thread() is threading.main_thread():
             self._listen_to_signals()
-        await self._hub.start()
-        self._hub.subscribe("pgqueue_wake", self._wake)
-        self._hub.subscribe("pgqueue_control", self._control)
-        self._hub.on_reconnect(self._reconnected)
-        helper = asyncio.create_task(maintain(self._database, self._settings))
+        was_open = self._database.is_open
         try:
-            while not self._stopping.is_set():
-                await self._live(until_idle=until_idle)
-                if until_idle:
-                    break
+            async with self._database.connection() as conn:
+                await schema.check_async(conn)
+            await self._hub.start()
+            self._hub.subscribe("pgqueue_wake", self._wake)
+            self._hub.subscribe("pgqueue_control", self._control)
+            self._hub.on_reconnect(self._reconnected)
+            helper = asyncio.create_task(maintain(self._database, self._settings))
+            try:
+                await self._live_on(until_idle=until_idle)
+            finally:
+                helper.cancel()
+                self._hub.unsubscribe("pgqueue_wake", self._wake)
+                self._hub.unsubscribe("pgqueue_control", self._control)
         finally:
-            helper.cancel()
-            self._hub.unsubscribe("pgqueue_wake", self._wake)
-            self._hub.unsubscribe("pgqueue_control", self._control)
+            if not was_open:
+                await self._database.close()
+
+    async def _live_on(self, *, until_idle: bool) -> None:
+        """Live one session after another: after a lost lease, under a new id."""
+        pause = 0.1
+        while not self._stopping.is_set():
+            try:
+                await self._live(until_idle=until_idle)
+                pause = 0.1
+            except DatabaseUnavailable as error:
+                log.warning("the worker cannot register; trying again", error=str(error))
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 5.0)
+            if until_idle:
+                return
 
     def stop(self) -> None:
         """Claim nothing more, let running tasks end within the grace period; the second call cancels them."""
@@ -125,11 +151,13 @@ class Worker:
                 await self._leave(session)
 
     async def _slots(self) -> dict[str, int]:
+        """What each queue gets: the number wanted, or what its row says. A queue that is missing is made."""
+        for name, slots in self._declared.items():
+            await self._database.run(calls.create_queue(name, concurrency=slots))
         rows = {queue.name: queue.concurrency for queue in await self._database.run(calls.list_queues())}
-        missing = [name for name in self._wanted if name not in rows]
-        for name in missing:
-            await self._database.run(calls.create_queue(name, concurrency=self._wanted[name]))
-            rows[name] = self._wanted[name] if self._wanted[name] is not None else 5
+        for name in self._wanted.keys() - rows.keys():
+            await self._database.run(calls.create_queue(name))
+            rows[name] = DEFAULT_SLOTS
         return {name: rows[name] if slots is None else slots for name, slots in self._wanted.items()}
 
     def _processes(self, session: Session, slots: Mapping[str, int]) -> Processes | None:
