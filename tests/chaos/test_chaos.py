@@ -83,6 +83,7 @@ class Fleet:
         """SIGTERM all; return their exit statuses."""
         for process in self.processes:
             process.terminate()
+        self.log.close()
         return [process.wait(timeout=60) for process in self.processes]
 
 

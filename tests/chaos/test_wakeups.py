@@ -98,8 +98,9 @@ async def another_priority(conn: Connection, chance: random.Random) -> int:
 
 
 WAYS: list[Callable[[Connection, random.Random], Awaitable[int]]] = [
-    plain, function, bulk, long_transaction, repeatable_read, rolled_back, by_trigger, delayed, out_of_order, another_priority,
-]  # fmt: skip
+    *(plain, function, bulk, long_transaction, repeatable_read),
+    *(rolled_back, by_trigger, delayed, out_of_order, another_priority),
+]
 
 
 async def submit_at_random(dsn: str, seed: int, times: int) -> int:
