@@ -12,7 +12,7 @@ import click
 from pgqueue.cli import words
 from pgqueue.cli.base import common, data_options
 from pgqueue.cli.failures import TASK_FAILED
-from pgqueue.cli.output import console, emit_rows
+from pgqueue.cli.output import emit_rows, write_table
 from pgqueue.cli.session import start_announced
 from pgqueue.cli.talk import say, visible
 from pgqueue.errors import PgqueueError
@@ -55,7 +55,7 @@ def doctor() -> None:
     log.configure("critical")
     found = asyncio.run(_findings())
     if common().output == "table":
-        _write(found)
+        write_table(_laid_out(found))
     else:
         emit_rows(found, [], empty="")
     failures = sum(finding.state == "failure" for finding in found)
@@ -66,10 +66,6 @@ def doctor() -> None:
         else "all is well"
     )
     click.get_current_context().exit(TASK_FAILED if failures else 0)
-
-
-def _write(found: list[Finding]) -> None:
-    console().print(_laid_out(found))
 
 
 def _laid_out(found: list[Finding]) -> Table:

@@ -9,7 +9,7 @@ import click
 
 from pgqueue.cli import words
 from pgqueue.cli.base import common, data_options
-from pgqueue.cli.failures import TASK_FAILED
+from pgqueue.cli.failures import report
 from pgqueue.cli.output import console, line, plain, pretty
 from pgqueue.cli.parameters import TASK_ID, Duration
 from pgqueue.cli.session import run
@@ -39,7 +39,7 @@ class Display(Protocol):
     def add(self, task: Task) -> None:
         """Begin to show a task."""
 
-    def show(self, report: TaskProgress) -> None:
+    def show(self, progress: TaskProgress) -> None:
         """Show where it stands."""
 
 
@@ -70,28 +70,24 @@ class Bars:
         name = escape(visible(task.task_type))
         self._ids[task.task_id] = self._bars.add_task(f"{task.task_id} {name}", total=100, message=task.status)
 
-    def show(self, report: TaskProgress) -> None:
+    def show(self, progress: TaskProgress) -> None:
         """Move the bar."""
         from rich.markup import escape
 
-        said = words.progress(report)
-        style = words.STYLES.get(report.status, "none")
-        message = (
-            f"[{style}]{report.status}[/] {escape(visible(said))}"
-            if style != "none"
-            else escape(visible(said)) or report.status
-        )
-        which = self._ids[report.task_id]
-        self._bars.update(which, completed=report.progress, message=message)
-        if report.is_final:
+        status = f"[{words.STYLES.get(progress.status, 'none')}]{progress.status}[/]"
+        which = self._ids[progress.task_id]
+        message = f"{status} {escape(visible(_said(progress)))}"
+        self._bars.update(which, completed=progress.progress, message=message)
+        if progress.is_final:
             self._bars.stop_task(which)
 
 
 class Lines:
     """One line a change, for files and pipes."""
 
-    def __init__(self, *, stderr: bool) -> None:
+    def __init__(self, *, stderr: bool, as_json: bool) -> None:
         self._stderr = stderr
+        self._as_json = as_json
 
     def __enter__(self) -> Self:
         return self
@@ -102,20 +98,26 @@ class Lines:
     def add(self, task: Task) -> None:
         """Nothing to begin."""
 
-    def show(self, report: TaskProgress) -> None:
+    def show(self, progress: TaskProgress) -> None:
         """Write a line."""
-        if common().output == "table":
-            said = visible(words.progress(report))
-            text = f"task {report.task_id}  {report.status:9}  {report.progress:3}%  {said}".rstrip()
+        if self._as_json:
+            text = line(plain(progress))
         else:
-            text = line(plain(report))
+            where = f"task {progress.task_id}  {progress.status:9}  {progress.progress:3}%"
+            text = f"{where}  {visible(_said(progress))}".rstrip()
         click.echo(text, err=self._stderr)
 
 
+def _said(progress: TaskProgress) -> str:
+    """Return what the task said last; nothing once it is completed, for then it is done with that."""
+    return "" if progress.status == "completed" else words.progress(progress)
+
+
 def display(*, stderr: bool = False) -> Display:
-    """Return bars for a terminal, lines for anything else and for JSON."""
+    """Return bars for a terminal, lines for anything else and where stdout is to be JSON."""
     out = console(stderr=stderr)
-    return Bars(out) if out.is_terminal and common().output == "table" else Lines(stderr=stderr)
+    as_json = common().output != "table" and not stderr
+    return Bars(out) if out.is_terminal and not as_json else Lines(stderr=stderr, as_json=as_json)
 
 
 async def watched(service: QueueOperations, task_id: int, at_most: float | None) -> Task:
@@ -137,8 +139,8 @@ async def _follow(service: QueueOperations, task_id: int, shown: Display) -> Tas
     from pgqueue.services import StateService
 
     shown.add(await service.get_task(task_id))
-    async for report in StateService(service.db).follow_progress(task_id):
-        shown.show(report)
+    async for progress in StateService(service.db).follow_progress(task_id):
+        shown.show(progress)
     return await service.get_task(task_id)
 
 
@@ -166,9 +168,13 @@ def watch(task_ids: tuple[int, ...]) -> None:
 
     Shows live bars on a terminal, one line a change elsewhere. Exits with 1 if one did not complete.
     """
-    tasks = run(lambda service: _watch(service, task_ids))
-    if any(task.status != "completed" for task in tasks):
-        click.get_current_context().exit(TASK_FAILED)
+    status = 0
+    for task in run(lambda service: _watch(service, task_ids)):
+        try:
+            completed(task)
+        except (TaskFailed, TaskCancelled) as error:
+            status = report(error)
+    click.get_current_context().exit(status)
 
 
 async def _watch(service: QueueOperations, task_ids: Sequence[int]) -> list[Task]:

@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 R = TypeVar("R")
+COLORS = {
+    "bar.back": "dim",
+    "bar.complete": "green",
+    "bar.finished": "green",
+    "progress.elapsed": "none",
+    "progress.percentage": "none",
+}
+"""Colours of progress bars that can be read on light and dark."""
 HIDDEN = ("service", "created")
 RENAMED = {"result_value": "result", "progress_report": "progress"}
 
@@ -134,7 +142,8 @@ def write_table(made: Table) -> None:
 def console(*, stderr: bool = False) -> Console:
     """Return a console for stdout or stderr; where that is no terminal, nothing is cut."""
     from rich.console import Console
+    from rich.theme import Theme
 
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else 10_000
-    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
+    return Console(file=stream, width=width, theme=Theme(COLORS), highlight=False, markup=False, emoji=False)

@@ -107,10 +107,6 @@ def _write(shown: Shown) -> None:
 
 def _facts(shown: Shown) -> dict[str, str | None]:
     found = shown.task
-    limit = f", at most {words.duration(found.timeout)} each" if found.timeout else ""
-    failures = (
-        f", {found.failures} failed, {found.crashes} lost with their worker" if found.failures or found.crashes else ""
-    )
     waits = found.status in ("pending", "blocked")
     return {
         "task": str(found.task_id),
@@ -120,7 +116,7 @@ def _facts(shown: Shown) -> dict[str, str | None]:
         "progress": _progress(shown.progress),
         "error": found.error,
         "queue": f"{found.queue_name}, priority {found.priority}",
-        "attempts": f"{found.attempt} of {found.max_retries + 1}{limit}{failures}",
+        "attempts": _tried(found),
         "unique key": found.unique_key,
         "user": found.user_id,
         "project": found.project_id,
@@ -130,6 +126,13 @@ def _facts(shown: Shown) -> dict[str, str | None]:
         "finished": words.moment(found.finished_at),
         "worker": str(found.worker_id) if found.worker_id else None,
     }
+
+
+def _tried(found: Task) -> str:
+    failed = f", {found.failures} failed" if found.failures else ""
+    lost = f", {found.crashes} lost with their worker" if found.crashes else ""
+    limit = f"; at most {words.duration(found.timeout)} each" if found.timeout else ""
+    return f"{found.attempt}{failed}{lost}; {words.plural(found.max_retries, 'failure')} would be retried{limit}"
 
 
 def _progress(report: TaskProgress) -> str | None:

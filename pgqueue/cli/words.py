@@ -32,9 +32,11 @@ INTERVAL = re.compile(r"(?:(-?\d+) days? ?)?(?:(-?)(\d+):(\d\d):(\d\d(?:\.\d+)?)
 
 
 def duration(seconds: float) -> str:
-    """Return a length of time in its two largest units: 0.25s, 12s, 4m 05s, 2h 13m, 3d 4h."""
+    """Return a length of time in its two largest units: 250ms, 3.2s, 12s, 4m 05s, 2h 13m, 3d 04h."""
+    if seconds < 0.9995:
+        return f"{max(seconds, 0) * 1000:.0f}ms"
     if seconds < 9.95:
-        return f"{max(seconds, 0):.2f}s" if seconds < 1 else f"{seconds:.1f}s"
+        return f"{seconds:.1f}s"
     whole = round(seconds)
     for (size, unit), (lower, lower_unit) in itertools.pairwise(UNITS):
         if whole >= size:
@@ -43,11 +45,12 @@ def duration(seconds: float) -> str:
 
 
 def age(moment: datetime | None, now: datetime | None = None) -> str:
-    """Return how long ago a moment was, or in what time it will be."""
+    """Return roughly how long ago a moment was, or in what time it will be: 12s ago, in 3h."""
     if moment is None:
         return ""
     seconds = ((now or datetime.now(UTC)) - moment).total_seconds()
-    return f"{duration(seconds)} ago" if seconds >= 0 else f"in {duration(-seconds)}"
+    size, unit = next((pair for pair in UNITS if pair[0] <= abs(seconds)), (1, "s"))
+    return f"{seconds // size:.0f}{unit} ago" if seconds >= 0 else f"in {-seconds // size:.0f}{unit}"
 
 
 def moment(value: datetime | None) -> str:

@@ -56,7 +56,7 @@ def columns() -> list[Column[WorkerInfo]]:
         Column("HOST", lambda info: info.hostname, flexible=True),
         Column("PID", lambda info: str(info.pid), right=True),
         Column("RUNNING", lambda info: words.count(info.running), right=True),
-        Column("HEARD", lambda info: f"{words.duration(info.heartbeat_age_s)} ago", right=True),
+        Column("HEARD", lambda info: f"{max(info.heartbeat_age_s, 0):.0f}s ago", right=True),
         Column("STARTED", lambda info: words.age(info.started_at, now), right=True),
         Column("QUEUES", _queues, flexible=True),
     ]
