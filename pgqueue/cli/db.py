@@ -37,7 +37,7 @@ def db() -> None:
 @db.command()
 @output_option()
 def start() -> None:
-    """Start the server if it does not run; print its DSN."""
+    """Start the server, print its DSN."""
     server = _server()
     server.start()
     server.create_database(DATABASE)
@@ -47,7 +47,10 @@ def start() -> None:
 
 @db.command()
 def stop() -> None:
-    """Stop the server: sessions end, nothing is lost."""
+    """Stop the server.
+
+    Sessions end, nothing is lost; other commands start it again.
+    """
     server = _server()
     running = server.status().running
     server.stop()
@@ -57,7 +60,10 @@ def stop() -> None:
 @db.command()
 @output_option()
 def status() -> None:
-    """Show whether the server runs, and where; exit with 3 if it does not."""
+    """Show whether the server runs, and where.
+
+    Exits with 3 if it does not run.
+    """
     server = _server()
     found = _facts(server)
     emit_one(found, lambda: write_table(facts({name: _text(value) for name, value in found.items()})))
@@ -70,7 +76,10 @@ def status() -> None:
 @click.argument("arguments", metavar="[ARGUMENTS OF PSQL…]", nargs=-1, type=click.UNPROCESSED)
 @database_option
 def psql(arguments: tuple[str, ...]) -> None:
-    """Open psql on the database that the other commands use, embedded or not."""
+    """Open psql on the database.
+
+    It is the one that all commands use, embedded or not. Options of psql come after `--`.
+    """
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
     given = conninfo_to_dict(resolve().dsn)
@@ -84,7 +93,10 @@ def psql(arguments: tuple[str, ...]) -> None:
 @db.command()
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def reset(*, yes: bool) -> None:
-    """Throw away all tasks: drop the embedded server's database and make it anew."""
+    """Throw away all tasks and queues.
+
+    Drops the embedded server's database and makes it anew.
+    """
     from pgqueue.cli.migrate import apply
 
     server = _server()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
+import threading
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
@@ -72,6 +75,16 @@ def serve(service: QueueService, slots: dict[str, int | None] | None) -> None:
             await service.start(queues=slots)
 
     asyncio.run(within())
+    leave_threads_behind()
+
+
+def leave_threads_behind() -> None:
+    """End the process though handlers in threads do not: their tasks were released, and run elsewhere."""
+    stuck = [thread.name for thread in threading.enumerate() if thread.name.startswith("pgqueue_")]
+    if stuck:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def slots_of(

@@ -1,0 +1,157 @@
+"""The real executable in processes of its own, against this test's database."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import importlib
+import json
+import os
+import pty
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PROGRAMS = Path(sys.executable).parent
+APP = Path(__file__).with_name("shop.py")
+DEADLINE_S = 30.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:  # noqa: ANN401 - any JSON
+        """What it wrote to stdout, as JSON."""
+        return json.loads(self.out)
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines it wrote to stdout."""
+        return self.out.splitlines()
+
+
+class Cli:
+    """Runs `pgqueue`; keeps the folder it runs in, with the module `shop`, and the environment."""
+
+    def __init__(self, folder: Path, **variables: str) -> None:
+        self.folder = folder
+        clean = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL") if name in os.environ}
+        self.variables = clean | {"HOME": str(folder), "TERM": "xterm-256color"} | variables
+        self._started: list[subprocess.Popen[str]] = []
+        (folder / "shop.py").write_text(APP.read_text())
+
+    def __call__(
+        self, *arguments: str | int, stdin: str | bytes = b"", program: str = "pgqueue", **variables: str
+    ) -> Result:
+        """Run a command to its end."""
+        done = subprocess.run(
+            [PROGRAMS / program, *map(str, arguments)],
+            input=stdin.encode() if isinstance(stdin, str) else stdin,
+            capture_output=True,
+            cwd=self.folder,
+            env=self.variables | variables,
+            timeout=DEADLINE_S,
+            check=False,
+        )
+        assert b"Traceback" not in done.stderr, done.stderr.decode()
+        return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    def start(self, *arguments: str | int, program: str = "pgqueue", **variables: str) -> subprocess.Popen[str]:
+        """Start a command; it is killed at the end of the test if it still runs."""
+        process = subprocess.Popen(
+            [PROGRAMS / program, *map(str, arguments)],
+            cwd=self.folder,
+            env=self.variables | variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._started.append(process)
+        return process
+
+    def in_terminal(
+        self, *arguments: str | int, width: int = 80, interrupt: str = "", **variables: str
+    ) -> tuple[int, str]:
+        """Run a command on a terminal, with Ctrl-C once it wrote `interrupt`; return its exit code and output."""
+        master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+        process = subprocess.Popen(
+            [PROGRAMS / "pgqueue", *map(str, arguments)],
+            cwd=self.folder,
+            env=self.variables | variables,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+        )
+        os.close(slave)
+        written = ""
+        with contextlib.suppress(OSError):  # the terminal is closed when the process has ended
+            while chunk := os.read(master, 65536):
+                written += chunk.decode(errors="replace")
+                if interrupt and interrupt in written:
+                    process.send_signal(signal.SIGINT)
+                    interrupt = ""
+        os.close(master)
+        return process.wait(DEADLINE_S), written
+
+    def end(self) -> None:
+        """End what still runs."""
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+
+
+@pytest.fixture
+def cli(dsn: str, tmp_path: Path) -> Iterator[Cli]:
+    """The command line on this test's database."""
+    made = Cli(tmp_path, PGQUEUE_DSN=dsn)
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def bare_cli(tmp_path: Path) -> Iterator[Cli]:
+    """The command line with nothing that names a database."""
+    made = Cli(tmp_path)
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], bool]], None]:
+    """Wait until a condition holds."""
+
+    def wait(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + DEADLINE_S
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {DEADLINE_S:g} s"
+            time.sleep(0.02)
+
+    return wait
+
+
+@pytest.fixture
+def drain(dsn: str) -> Callable[[], None]:
+    """Run what is due, in this process."""
+    shop = importlib.import_module("cli.shop")
+    return lambda: asyncio.run(shop.drain(dsn))
