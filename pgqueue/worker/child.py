@@ -27,7 +27,7 @@ from pgqueue.worker.executors import call_plain
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["Job", "Outcome", "initialize", "run"]
+__all__ = ["Job", "Outcome", "die_with_parent", "initialize", "run"]
 
 PAUSE_S = 0.1
 PR_SET_PDEATHSIG = 1
@@ -92,6 +92,11 @@ def initialize(address: str) -> None:
     global _address  # noqa: PLW0603 - one per process, set once
     _address = address
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent()
+
+
+def die_with_parent() -> None:
+    """Have the kernel (Linux) kill this process when the one that started it ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 

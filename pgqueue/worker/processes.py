@@ -10,6 +10,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -88,9 +89,12 @@ class Processes:
 
     def _started(self) -> ProcessPool:
         if self._pool is None:
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload(["pgqueue.worker.preload"])
+            forkserver.ensure_running()  # the server dies with the thread that starts it: with this one, the loop's
             self._pool = ProcessPool(
                 max_workers=self._slots,
-                context=multiprocessing.get_context("forkserver"),
+                context=context,
                 initializer=child.initialize,
                 initargs=(self._address,),
             )
