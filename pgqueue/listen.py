@@ -169,7 +169,7 @@ class Hub:
     async def _run(self) -> None:
         pause, said = 0.1, False
         while True:
-            started = time.monotonic()
+            generation = self.generation
             try:
                 await self._listen()
             except PgqueueError as error:
@@ -182,7 +182,7 @@ class Hub:
                 self.is_alive = False
                 self._first_try.set()
                 self._wake_followers()
-            if time.monotonic() - started > PROBE_S:
+            if self.generation > generation:
                 pause, said = 0.1, False
             self.reconnects += 1
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter

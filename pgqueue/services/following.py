@@ -72,14 +72,10 @@ def watch(task_id: int, ear: Ear) -> Generator[Call[Any] | Pause | TaskProgress,
 
 
 async def changes(db: Database, task_id: int) -> AsyncIterator[TaskProgress]:
-    """Yield the state of a task now and after every change, until it is final.
+    """Yield the state of a task that has not ended, and after every change, until it is final.
 
     Raises TaskNotFound, and DatabaseUnavailable after a minute without the database or when it is closed.
     """
-    progress = await db.run(calls.get_progress(task_id))
-    yield progress
-    if progress.is_final:
-        return
     hub = hub_of(db)
     await hub.start()
     async with hub.follow("task", task_id) as events:

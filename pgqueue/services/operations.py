@@ -80,9 +80,15 @@ class Task(TaskRecord, kw_only=True, dict=True):
         return service
 
 
-async def follow_progress(db: Database, task_id: int) -> AsyncIterator[TaskProgress]:
-    """Yield a task's progress whenever it changed; the last one is its final state. Raises TaskNotFound."""
-    last: TaskProgress | None = None
+async def follow_progress(db: Database, task_id: int, first: TaskProgress | None = None) -> AsyncIterator[TaskProgress]:
+    """Yield a task's progress (`first` where it was just read) and each change; the last one is its final state.
+
+    Raises TaskNotFound.
+    """
+    last = first or await db.run(calls.get_progress(task_id))
+    yield last
+    if last.is_final:
+        return
     async for progress in changes(db, task_id):
         if progress != last:
             last = progress
@@ -141,14 +147,15 @@ class QueueOperations:
         Raises TimeoutError, which tells its state, and TaskNotFound.
         """
         shared.checked_timeout(timeout)
-        status, clock = "not read yet", asyncio.timeout(timeout)
+        progress = first = await self.db.run(calls.get_progress(task_id))
+        clock = asyncio.timeout(timeout)
         try:
             async with clock:
-                async for progress in changes(self.db, task_id):
-                    status = progress.status
+                async for progress in follow_progress(self.db, task_id, first):  # noqa: B007 - the last one counts
+                    pass
         except TimeoutError:
             if clock.expired():
-                raise shared.timed_out(task_id, timeout, status) from None
+                raise shared.timed_out(task_id, timeout, progress.status) from None
             raise
         return await self.get_task(task_id)
 

@@ -80,12 +80,12 @@ class StateService:
         await self.db.run(call, conn=conn)
 
     async def subscribe_progress(self, task_id: int, callback: ProgressCallback) -> Subscription:
-        """Call back (an async function too) with each change of a task's progress; the last is its final state.
+        """Call back (an async function too) with a task's progress now and at each change; the last is its final state.
 
         Changes that follow each other closely are told as one. Raises TaskNotFound.
         """
-        await self.db.run(calls.get_progress(task_id))
-        task = asyncio.create_task(self._deliver(task_id, callback))
+        first = await self.db.run(calls.get_progress(task_id))
+        task = asyncio.create_task(self._deliver(first, callback))
         self._subscriptions[task] = Subscription(task_id, task)
         task.add_done_callback(self._ended)
         return self._subscriptions[task]
@@ -101,14 +101,14 @@ class StateService:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.warning("a progress subscription ended early", task_id=subscription.task_id, error=str(error))
 
-    async def _deliver(self, task_id: int, callback: ProgressCallback) -> None:
-        async for progress in follow_progress(self.db, task_id):
+    async def _deliver(self, first: TaskProgress, callback: ProgressCallback) -> None:
+        async for progress in follow_progress(self.db, first.task_id, first):
             try:
                 answer = callback(progress)
                 if inspect.isawaitable(answer):
                     await answer
             except Exception:
-                log.exception("a progress callback failed", task_id=task_id)
+                log.exception("a progress callback failed", task_id=first.task_id)
 
     def follow_progress(self, task_id: int) -> AsyncIterator[TaskProgress]:
         """Yield a task's progress whenever it changed; the last one is its final state. Raises TaskNotFound."""

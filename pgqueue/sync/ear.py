@@ -27,6 +27,7 @@ __all__ = ["Ear", "changes", "follow_progress"]
 
 SLICE_S = 0.2
 TRY_S = 1.0
+LEAVE_S = 2.0
 log = structlog.get_logger()
 
 
@@ -45,30 +46,40 @@ class Ear:
         self._is_heard = False
         self._tried_at = self._probed_at = self._renewed_at = float("-inf")
         self._over = threading.Event()
+        self._gone = threading.Event()
+        self._owner = 0
 
     def __enter__(self) -> Self:
         """Follow the task. Raises DatabaseUnavailable."""
-        self._db.before_close(self.stop)
+        self._owner = threading.get_ident()
+        self._db.before_close(self._close)
         self._renew()
-        self._try_to_connect()
+        with contextlib.suppress(DatabaseUnavailable):
+            self._try_to_connect()
         return self
 
     def __exit__(self, *_error: object) -> None:
         """Follow it no more."""
-        self._db.forget_closer(self.stop)
+        self._db.forget_closer(self._close)
         self._drop()
-        if not self.is_stopped:
-            with contextlib.suppress(PgqueueError):
-                self._db.run(calls.unfollow(self._hub_id))
+        with contextlib.suppress(PgqueueError):
+            self._db.run(calls.unfollow(self._hub_id))
+        self._gone.set()
 
     @property
     def is_stopped(self) -> bool:
-        """True once the database was closed or `stop` called."""
+        """True once the database is closed or `stop` was called."""
         return self._over.is_set()
 
     def stop(self) -> None:
         """Make `wait` return within a fraction of a second; for other threads."""
         self._over.set()
+
+    def _close(self) -> None:
+        """The database is about to be closed: wait until the ear's owner has left it."""
+        self.stop()
+        if threading.get_ident() != self._owner:
+            self._gone.wait(LEAVE_S)
 
     def wait(self, seconds: float) -> None:
         """Wait for an event, a change of `generation`, or so many seconds."""
@@ -158,10 +169,9 @@ def changes(db: SyncDatabase, task_id: int, *, deadline: float | None = None) ->
     """
     progress = db.run(calls.get_progress(task_id))
     yield progress
-    if progress.is_final:
-        return
-    with Ear(db, task_id) as ear:
-        yield from listen(db, ear, task_id, deadline)
+    if not progress.is_final:
+        with Ear(db, task_id) as ear:
+            yield from listen(db, ear, task_id, deadline)
 
 
 def listen(db: SyncDatabase, ear: Ear, task_id: int, deadline: float | None) -> Iterator[TaskProgress]:

@@ -31,15 +31,16 @@ log = structlog.get_logger()
 class Subscription:
     """A running subscription to one task's progress: a thread that ends with the task."""
 
-    def __init__(self, db: SyncDatabase, task_id: int, callback: ProgressCallback) -> None:
-        """Made by StateService.subscribe_progress."""
-        self.task_id = task_id
+    def __init__(self, db: SyncDatabase, first: TaskProgress, callback: ProgressCallback) -> None:
+        """Made by StateService.subscribe_progress, which has just read `first`."""
+        self.task_id = first.task_id
+        self._first = first
         self._db = db
         self._callback = callback
-        self._ear = Ear(db, task_id)
+        self._ear = Ear(db, first.task_id)
         self._is_cancelled = False
         self._error: PgqueueError | None = None
-        self._thread = threading.Thread(target=self._run, name=f"pgqueue-progress-{task_id}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"pgqueue-progress-{first.task_id}", daemon=True)
 
     @property
     def is_running(self) -> bool:
@@ -64,19 +65,24 @@ class Subscription:
             self._thread.join()
 
     def _run(self) -> None:
-        last: TaskProgress | None = None
         try:
-            with self._ear as ear:
-                for progress in listen(self._db, ear, self.task_id, None):
-                    if self._is_cancelled:
-                        return
-                    if progress != last:
-                        last = progress
-                        self._deliver(progress)
+            self._deliver(self._first)
+            if not self._first.is_final:
+                with self._ear as ear:
+                    self._follow(ear)
         except PgqueueError as error:
             if not self._is_cancelled:
                 self._error = error
                 log.warning("a progress subscription ended early", task_id=self.task_id, error=str(error))
+
+    def _follow(self, ear: Ear) -> None:
+        last = self._first
+        for progress in listen(self._db, ear, self.task_id, None):
+            if self._is_cancelled:
+                return
+            if progress != last:
+                last = progress
+                self._deliver(progress)
 
     def _deliver(self, progress: TaskProgress) -> None:
         try:
@@ -118,12 +124,12 @@ class StateService:
         self.db.run(call, conn=conn)
 
     def subscribe_progress(self, task_id: int, callback: ProgressCallback) -> Subscription:
-        """Call back, in a thread of its own, with each change of a task's progress; the last is its final state.
+        """Call back, in a thread of its own, with a task's progress now and at each change, the last its final state.
 
         Changes that follow each other closely are told as one. Raises TaskNotFound.
         """
-        self.db.run(calls.get_progress(task_id))
-        subscription = Subscription(self.db, task_id, callback)
+        first = self.db.run(calls.get_progress(task_id))
+        subscription = Subscription(self.db, first, callback)
         self._subscriptions = [other for other in self._subscriptions if other.is_running]
         self._subscriptions.append(subscription)
         subscription.start()

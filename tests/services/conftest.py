@@ -65,11 +65,15 @@ class Engine:
         rows = self.conn.execute(sql, (self.worker_id, queue_name, limit, self._claim_no)).fetchall()
         return {row[0]: row[1] for row in rows}
 
-    def finish(self, task_id: int, attempt: int, *, result: object = None, failure: dict[str, Any] | None = None) -> None:
+    def finish(
+        self, task_id: int, attempt: int, *, result: object = None, failure: dict[str, Any] | None = None
+    ) -> None:
         results = [None if result is None else msgspec.json.encode(result).decode()]
         failures = [None if failure is None else msgspec.json.encode(failure).decode()]
         sql = "select pgqueue.finish(%s::bigint[], %s::int[], '{1000}', %s::jsonb[], %s::jsonb[], true)"
-        left = self.value(sql, [task_id], [attempt], results if result is not None else None, failures if failure else None)
+        left = self.value(
+            sql, [task_id], [attempt], results if result is not None else None, failures if failure else None
+        )
         assert not left
 
     def complete(self, task_id: int, result: object = None) -> None:

@@ -10,6 +10,8 @@ import psycopg
 import pytest
 
 from pgqueue import Database, DatabaseUnavailable, QueueService, SchemaMismatch, Settings, TaskRequest, schema, sync
+from pgqueue.listen import hub_of
+from tests.polling import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,9 +32,10 @@ async def test_operations_fail_with_a_hint_while_the_server_is_down_and_go_on_af
         with sync.Database(dsn) as sync_database:
             service, blocking = QueueService(database), sync.QueueService(sync_database)
             task = await service.submit_task(TaskRequest(task_type="t"))
-            waiting = asyncio.create_task(task.wait(DEADLINE_S))
+            waiting = asyncio.create_task(task.wait(2 * DEADLINE_S))
+            await until(lambda: hub_of(database).is_alive)
             assert blocking.get_task(task.task_id).status == "pending"
-            server.stop("immediate")
+            server.stop("fast")
             started = time.monotonic()
             for fetch in (lambda: service.get_task(task.task_id), lambda: asyncio.to_thread(blocking.list_queues)):
                 with pytest.raises(DatabaseUnavailable) as caught:
@@ -111,7 +114,9 @@ async def test_an_exhausted_pool_says_so(dsn: str, monkeypatch: pytest.MonkeyPat
 async def test_connections_say_who_they_are_and_keep_utc(dsn: str) -> None:
     async with Database(dsn + " application_name=mine") as database:
         async with database.connection() as conn:
-            row = await (await conn.execute("select current_setting('application_name'), current_setting('timezone')")).fetchone()
+            row = await (
+                await conn.execute("select current_setting('application_name'), current_setting('timezone')")
+            ).fetchone()
         assert row == ("mine", "UTC")
         async with await database.connect() as own:
             assert own.autocommit

@@ -139,12 +139,21 @@ async def test_executions_logs_and_workers(service: QueueService, engine: Engine
     task = await service.submit_task(request())
     attempt = engine.claim()[task.task_id]
     lines = [
-        {"task_id": task.task_id, "attempt": attempt, "level": "info", "message": f"line {n}", "fields": {"n": n}, "ago": 0}
+        {
+            "task_id": task.task_id,
+            "attempt": attempt,
+            "level": "info",
+            "message": f"line {n}",
+            "fields": {"n": n},
+            "ago": 0,
+        }
         for n in range(5)
     ]
     engine.run("select pgqueue.write_logs(%s::jsonb)", msgspec.json.encode(lines).decode())
     found = await service.get_logs(task.task_id)
-    assert [(line.message, line.fields, line.level) for line in found] == [(f"line {n}", {"n": n}, "info") for n in range(5)]
+    assert [(line.message, line.fields, line.level) for line in found] == [
+        (f"line {n}", {"n": n}, "info") for n in range(5)
+    ]
     assert [line.message for line in await service.get_logs(task.task_id, after=found[2].id)] == ["line 3", "line 4"]
     assert len(await service.get_logs(task.task_id, limit=2)) == 2
     [worker] = await service.list_workers()
@@ -154,15 +163,20 @@ async def test_executions_logs_and_workers(service: QueueService, engine: Engine
     failure = {"outcome": "failed", "error_type": "E", "error_message": "m", "traceback": "tb", "permanent": True}
     engine.finish(task.task_id, attempt, failure=failure)
     [execution] = await service.get_executions(task.task_id)
-    assert (execution.outcome, execution.error_type, execution.error_message, execution.traceback) == ("failed", "E", "m", "tb")
+    assert (execution.outcome, execution.error_type, execution.error_message, execution.traceback) == (
+        "failed",
+        "E",
+        "m",
+        "tb",
+    )
 
 
 async def test_a_failed_task_is_retried_under_its_id(service: QueueService, engine: Engine) -> None:
     retries = RetryManager(service.db)
     failed = await service.submit_task(request(unique_key="k"))
     engine.fail(failed.task_id)
-    [found] = await retries.get_retryable_tasks()
-    assert (found.task_id, found.status) == (failed.task_id, "failed")
+    [one] = await retries.get_retryable_tasks()
+    assert (one.task_id, one.status) == (failed.task_id, "failed")
     taken = await service.submit_task(request(unique_key="k"))
     assert await retries.get_retryable_tasks() == []
     with pytest.raises(DuplicateTask):
@@ -171,7 +185,10 @@ async def test_a_failed_task_is_retried_under_its_id(service: QueueService, engi
     assert await retries.retry_task(failed.task_id) == failed.task_id
     again = await failed.refresh()
     assert (again.status, again.attempt, again.failures, again.error) == ("pending", 1, 0, None)
-    assert [task.task_id for task in await retries.get_retryable_tasks(queue_name="default")] == [taken.task_id]
+    assert await retries.get_retryable_tasks(queue_name="default") == []
+    await again.cancel()
+    found = await retries.get_retryable_tasks(queue_name="default")
+    assert [task.task_id for task in found] == [taken.task_id, failed.task_id]
 
 
 async def test_queues_are_made_changed_paused_and_deleted(service: QueueService, blocking: sync.QueueService) -> None:
@@ -232,9 +249,12 @@ def aged(engine: Engine, days: int, count: int) -> list[int]:
     ids = [engine.value("select pgqueue.submit('old')") for _ in range(count)]
     for task_id, attempt in engine.claim().items():
         engine.finish(task_id, attempt)
-    engine.run("select pgqueue._need_partition(clock_timestamp() - make_interval(days => %s))", days)
     for table in ("finished_tasks", "executions"):
-        engine.run(f"update pgqueue.{table} set finished_at = finished_at - make_interval(days => %s) where finished_at > current_date", days)
+        engine.run(
+            "select pgqueue._make_partition(%s, 'finished_at', (now() at time zone 'UTC')::date - %s)", table, days
+        )
+        age = f"update pgqueue.{table} set finished_at = finished_at - make_interval(days => %s) where finished_at > %s"
+        engine.run(age, days, datetime.now(UTC) - timedelta(days=1))
     return ids
 
 

@@ -336,7 +336,9 @@ async def test_the_first_operation_opens_the_pool_once_for_many(dsn: str) -> Non
     tasks = await asyncio.gather(*(service.submit_task(request()) for _ in range(20)))
     assert len({task.task_id for task in tasks}) == 20
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as conn:
-        sql = "select count(*) from pg_stat_activity where application_name = 'pgqueue' and datname = current_database()"
+        sql = (
+            "select count(*) from pg_stat_activity where application_name = 'pgqueue' and datname = current_database()"
+        )
         row = await (await conn.execute(sql)).fetchone()
     await database.close()
     assert row is not None
