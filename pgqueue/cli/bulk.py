@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -28,7 +29,8 @@ PAGE = 500
 RETRYABLE = ("failed", "cancelled")
 
 
-class Changed(NamedTuple):
+@dataclass(frozen=True)
+class Changed:
     """A task that was dealt with, and its status since."""
 
     task_id: int

@@ -61,8 +61,8 @@ def failed(error: BaseException) -> int:
     if isinstance(error, OSError) and error.errno == errno.EPIPE:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    if isinstance(error, SystemExit):
-        raise error
+    if isinstance(error, SystemExit):  # what click makes of a broken pipe; nothing else here exits
+        return BROKEN_PIPE
     return report(error)
 
 

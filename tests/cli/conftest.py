@@ -19,10 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
+
+from pgqueue import schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from pgqueue.embedded import Server
 
 PROGRAMS = Path(sys.executable).parent
 APP = Path(__file__).with_name("shop.py")
@@ -150,8 +155,35 @@ def until() -> Callable[[Callable[[], bool]], None]:
     return wait
 
 
+HISTORY = """
+select
+    pgqueue.submit('add', jsonb_build_object('a', 1, 'b', 2), p_user_id => 'ada'),
+    pgqueue.submit('fail'),
+    pgqueue.submit('ship', p_run_at => now() + interval '1 day'),
+    pgqueue.cancel_task(3, 'no longer wanted')
+"""
+LIVE = "select pgqueue.submit('ship'), pgqueue.submit('ship', p_run_at => now() + interval '1 day')"
+
+
+def fill(dsn: str) -> None:
+    """Leave task 1 completed, task 2 failed, task 3 cancelled; task 4 waits, task 5 is not due."""
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute(HISTORY)
+        asyncio.run(importlib.import_module("cli.shop").drain(dsn))
+        conn.execute(LIVE)
+
+
 @pytest.fixture
-def drain(dsn: str) -> Callable[[], None]:
-    """Run what is due, in this process."""
-    shop = importlib.import_module("cli.shop")
-    return lambda: asyncio.run(shop.drain(dsn))
+def history(dsn: str) -> None:
+    """Five tasks, as `fill` leaves them, in this test's database."""
+    fill(dsn)
+
+
+@pytest.fixture(scope="session")
+def reading_cli(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Cli:
+    """The command line on a database that `fill` has filled, for tests that only read."""
+    server.create_database("reading")
+    dsn = server.dsn("reading")
+    schema.migrate(dsn)
+    fill(dsn)
+    return Cli(tmp_path_factory.mktemp("reading"), PGQUEUE_DSN=dsn)
