@@ -106,7 +106,12 @@ begin
     end if;
     with ended as (
         delete from pgqueue.tasks t
-        using unnest(p_ids, p_attempts, p_elapsed_us, p_results, p_failures) as g (id, attempt, elapsed_us, result, failure)
+        using (
+            select distinct on (u.id, u.attempt) u.id, u.attempt, u.elapsed_us, u.result, u.failure
+            from unnest(p_ids, p_attempts, p_elapsed_us, p_results, p_failures) with ordinality
+                as u (id, attempt, elapsed_us, result, failure, nr)
+            order by u.id, u.attempt, u.nr
+        ) g
         where t.id = any(v_ids)
         and g.id = t.id
         and g.attempt = t.attempt

@@ -320,6 +320,21 @@ class TestTheLease:
         assert sql.task(again.id)["failures"] == 1
 
 
+    @pytest.mark.parametrize("first_succeeds", [True, False])
+    def test_twice_with_different_ends_it_ends_as_it_was_given_first(
+        self, sql: Sql, *, first_succeeds: bool
+    ) -> None:
+        """Both parts of a finish, that which ends and that which puts back, must take the same one."""
+        again = {"outcome": "failed", "delay": 0}
+        ends = [None, again] if first_succeeds else [again, None]
+        for _ in range(9):
+            sql.submit()
+        leases = sql.claim(sql.worker())
+        assert sql.finish([*leases, *leases], failures=[ends[0]] * 9 + [ends[1]] * 9) == []
+        expected = ("completed", ["completed"]) if first_succeeds else ("pending", ["failed"])
+        assert {(sql.status(lease.id), *sql.outcomes(lease.id)) for lease in leases} == {(expected[0], *expected[1])}
+
+
 def test_nothing_to_finish_is_fine(sql: Sql) -> None:
     assert sql.finish([]) == []
 
