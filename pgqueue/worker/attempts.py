@@ -90,7 +90,7 @@ class Attempt:
         if isinstance(error, Snooze):
             self._end("snoozed", delay=error.delay)
         elif isinstance(error, Cancel):
-            self._end("cancelled", error_type="Cancel", error_message=clean(str(error)))
+            self._end("cancelled", error_message=clean(str(error)))
         elif isinstance(error, RetryLater):
             self._end("failed", **describe(error), delay=error.delay)
         elif isinstance(error, PERMANENT):

@@ -7,6 +7,7 @@ another would wait for.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import ctypes
 import functools
 import importlib
@@ -120,7 +121,7 @@ def _run(ctx: TaskContext, job: Job) -> Attempt:
         handler = _broken(ctx.task_type, error)
     handler.retry = job.retry
     attempt = Attempt(ctx, handler, 0, None)
-    call_plain(attempt)
+    contextvars.copy_context().run(call_plain, attempt)
     return attempt
 
 

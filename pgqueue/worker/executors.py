@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextvars
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ class Executors:
             if executor == "async":
                 on_loop.append(attempt)
             elif executor == "thread":
-                self._threads.submit(self._run_in_thread, attempt)
+                self._threads.submit(contextvars.copy_context().run, self._run_in_thread, attempt)
             elif self._processes is not None:
                 task = self._loop.create_task(self._run_in_process(attempt, self._processes))
                 self._waiting.add(task)

@@ -67,6 +67,7 @@ class Session:
         self.queues = {name: QueueLoop(self, name, count) for name, count in slots.items()}
         self.attempts: dict[int, Attempt] = {}
         self.idle = asyncio.Event()
+        self._idle_queues: set[str] = set()
         loop = asyncio.get_running_loop()
         self.reports = Reports(loop, self._holds)
         self.heart = Heart(
@@ -110,6 +111,7 @@ class Session:
     def begin(self, queue: QueueLoop, rows: Sequence[Row], claim_no: int) -> None:
         """Start the handlers of a claimed batch."""
         assert self._executors is not None  # noqa: S101 - run() was given them
+        self._idle_queues.clear()
         name, reports, attempts = queue.name, self.reports, self.attempts
         batch = []
         for row in rows:
@@ -238,9 +240,11 @@ class Session:
         if queue is not None:
             queue.wake()
 
-    def note_idle(self, _queue: QueueLoop) -> None:
-        """A queue has nothing to do; `idle` is set while that is true of all."""
-        if not self.attempts:
+    def note_idle(self, queue: QueueLoop) -> None:
+        """A queue has nothing to do; `idle` is set once that is true of all that have slots."""
+        self._idle_queues.add(queue.name)
+        with_slots = {name for name, other in self.queues.items() if other.slots > 0}
+        if not self.attempts and with_slots <= self._idle_queues:
             self.idle.set()
 
     def listen_again(self) -> None:
