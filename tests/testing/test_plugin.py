@@ -76,23 +76,15 @@ def databases(server: Server) -> set[str]:
 
 def test_each_test_has_a_database_of_its_own_and_none_stays(project: pytest.Pytester, server: Server) -> None:
     before = databases(server)
-    project.makepyfile(TWO_TESTS)
-    project.runpytest_inprocess().assert_outcomes(passed=2)
+    project.makepyfile(test_two=TWO_TESTS, test_blocking=SYNC_TEST, shop=APPLICATION, test_shop=APPLICATION_TEST)
+    project.runpytest_subprocess().assert_outcomes(passed=5)
     assert databases(server) == before
 
 
-def test_blocking_tests_need_no_event_loop(project: pytest.Pytester) -> None:
-    project.makepyfile(SYNC_TEST)
-    project.makeini("[pytest]\nfilterwarnings = error\n")
-    project.runpytest_inprocess("-p", "no:asyncio").assert_outcomes(passed=2)
-
-
-def test_an_application_with_a_service_of_its_own_is_pointed_at_the_database(project: pytest.Pytester) -> None:
-    project.makepyfile(shop=APPLICATION, test_shop=APPLICATION_TEST)
-    project.runpytest_inprocess().assert_outcomes(passed=1)
-
-
-def test_without_a_server_it_starts_one(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_server_it_starts_one_and_without_asyncio_it_works(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("PGQUEUE_TEST_DSN")
-    project.makepyfile(TWO_TESTS)
-    project.runpytest_subprocess().assert_outcomes(passed=2)
+    project.makeini("[pytest]\nfilterwarnings = error\n")
+    project.makepyfile(SYNC_TEST)
+    project.runpytest_subprocess("-p", "no:asyncio").assert_outcomes(passed=2)
