@@ -195,7 +195,9 @@ class QueueLoop:
 
     def _take_ended(self) -> list[Attempt]:
         ended, self._ended = self._ended, []
-        self.held -= len(ended)
+        if ended:
+            self.held -= len(ended)
+            self._changed.set()
         return ended
 
     def _undo(self, ended: list[Attempt], asked: int, claim_no: int, done: list[int]) -> None:
@@ -220,7 +222,7 @@ class QueueLoop:
 
     def _note_look(self, behind: str | None, started: float, got: int, asked: int) -> None:
         now = time.monotonic()
-        self._more = got == asked
+        was_more, self._more = self._more, got == asked
         if got:
             self._heat = min(2 * HOT, self._current_heat(now) + got)
             self._heated_at = now
@@ -233,7 +235,7 @@ class QueueLoop:
             self._sweep_owed = got > 0
         if self._more:
             self._load.set()
-        else:
+        elif was_more:
             self._changed.set()
 
     def _current_heat(self, now: float) -> float:
