@@ -27,11 +27,11 @@ def load_service(target: str) -> QueueService:
 
     Raises ConfigurationError that says which part of the name is wrong, and what comes close.
     """
-    from pgqueue.queue_service import QueueService
-
     export_dsn()
     name, _, attribute = target.partition(":")
     module = _import(name)
+    from pgqueue.queue_service import QueueService
+
     found = _attribute(module, attribute, QueueService)
     if not isinstance(found, QueueService):
         msg = f"{target} is no QueueService: it is of type {type(found).__name__}"
@@ -71,9 +71,10 @@ def _no_module(name: str, missing: str) -> ConfigurationError:
 
 
 def _broken(name: str, error: BaseException) -> ConfigurationError:
-    """Say where in the user's code the import failed: the last frame outside of the import machinery."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename][2:]
-    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    """Say where the import failed: the last line of code in the current directory, else the last of all."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename][1:]
+    own = [f for f in frames if f.filename.startswith(os.getcwd())] or frames  # noqa: PTH109
+    where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
     if isinstance(error, SyntaxError):
         where = f" ({error.filename}, line {error.lineno})"
         error = SyntaxError(error.msg)

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import termios
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ import pytest
 from pgqueue import schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from pgqueue.embedded import Server
 
@@ -51,6 +52,11 @@ class Result:
     def lines(self) -> list[str]:
         """The lines it wrote to stdout."""
         return self.out.splitlines()
+
+
+def interrupt(process: subprocess.Popen[bytes]) -> None:
+    """Press Ctrl-C."""
+    process.send_signal(signal.SIGINT)
 
 
 class Cli:
@@ -92,10 +98,20 @@ class Cli:
         self._started.append(process)
         return process
 
+    def each(self, commands: Iterable[tuple[list[Any], dict[str, Any]]]) -> list[Result]:
+        """Run commands that do not depend on each other, two at a time; each is given by arguments and options."""
+        with ThreadPoolExecutor(2) as pool:
+            return list(pool.map(lambda command: self(*command[0], **command[1]), commands))
+
     def in_terminal(
-        self, *arguments: str | int, width: int = 80, interrupt: str = "", **variables: str
+        self,
+        *arguments: str | int,
+        width: int = 80,
+        when: str = "",
+        then: Callable[[subprocess.Popen[bytes]], object] = interrupt,
+        **variables: str,
     ) -> tuple[int, str]:
-        """Run a command on a terminal, with Ctrl-C once it wrote `interrupt`; return its exit code and output."""
+        """Run a command on a terminal, calling `then` once it wrote `when`; return its exit code and output."""
         master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
         process = subprocess.Popen(
@@ -112,9 +128,9 @@ class Cli:
         with contextlib.suppress(OSError):  # the terminal is closed when the process has ended
             while chunk := os.read(master, 65536):
                 written += chunk.decode(errors="replace")
-                if interrupt and interrupt in written:
-                    process.send_signal(signal.SIGINT)
-                    interrupt = ""
+                if when and when in written:
+                    then(process)
+                    when = ""
         os.close(master)
         return process.wait(DEADLINE_S), written
 
@@ -180,10 +196,12 @@ def history(dsn: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def reading_cli(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Cli:
+def reading_cli(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
     """The command line on a database that `fill` has filled, for tests that only read."""
     server.create_database("reading")
     dsn = server.dsn("reading")
     schema.migrate(dsn)
     fill(dsn)
-    return Cli(tmp_path_factory.mktemp("reading"), PGQUEUE_DSN=dsn)
+    made = Cli(tmp_path_factory.mktemp("reading"), PGQUEUE_DSN=dsn)
+    yield made
+    made.end()

@@ -74,8 +74,8 @@ REFUSED: dict[str, tuple[list[str], str | bytes, int, str]] = {
 
 def test_what_cannot_be_a_task_is_refused_with_a_reason(cli: Cli, conn: psycopg.Connection[Any]) -> None:
     conn.execute("select pgqueue.create_queue('full', p_capacity => 1), pgqueue.submit('x', p_queue_name => 'full')")
-    for name, (arguments, stdin, code, says) in REFUSED.items():
-        refused = cli("submit", "report", *arguments, stdin=stdin)
+    answers = cli.each((["submit", "report", *case[0]], {"stdin": case[1]}) for case in REFUSED.values())
+    for (name, (*_, code, says)), refused in zip(REFUSED.items(), answers, strict=True):
         assert (refused.code, refused.out) == (code, ""), name
         assert says in refused.err, name
         assert len(refused.err) < 1000, name
@@ -101,8 +101,8 @@ MISUSED = {
 
 
 def test_what_is_written_wrong_is_said_before_any_database_is_asked(bare_cli: Cli) -> None:
-    nowhere = {"PGQUEUE_DSN": "host=/nowhere"}
-    for name, (arguments, says) in MISUSED.items():
-        refused = bare_cli("submit", *arguments, stdin="{}", **nowhere)
+    options = {"stdin": "{}", "PGQUEUE_DSN": "host=/nowhere"}
+    answers = bare_cli.each((["submit", *arguments], options) for arguments, _ in MISUSED.values())
+    for (name, (_, says)), refused in zip(MISUSED.items(), answers, strict=True):
         assert (refused.code, refused.out) == (2, ""), name
         assert says in refused.err, name

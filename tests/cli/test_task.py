@@ -49,7 +49,9 @@ class TestReading:
         assert (done["status"], done["result"], done["executions"][0]["outcome"]) == ("completed", 3, "completed")
 
     def test_results_are_json_and_the_exit_code_says_what_became_of_the_task(self, reading_cli: Cli) -> None:
-        results = {task_id: reading_cli("task", "result", task_id) for task_id in (1, 2, 3, 4, 99)}
+        ids = (1, 2, 3, 4, 99)
+        answers = reading_cli.each((["task", "result", task_id], {}) for task_id in ids)
+        results = dict(zip(ids, answers, strict=True))
         assert [result.code for result in results.values()] == [0, 1, 1, 4, 2]
         assert [result.out for result in results.values()] == ["3\n", "", "", "", ""]
         assert "the parcel is lost" in results[2].err
@@ -71,11 +73,10 @@ def test_many_are_retried_and_cancelled_only_by_a_filter_or_all(cli: Cli, conn: 
     def live() -> list[int]:
         return [row[0] for row in conn.execute("select id from pgqueue.tasks order by id")]
 
-    for verb in ("retry", "cancel"):
-        for arguments in ([], ["4", "--all"], ["4", "--queue", "default"]):
-            refused = cli("task", verb, *arguments)
-            assert (refused.code, refused.out) == (2, "")
-            assert "--all" in refused.err
+    wrong = [[verb, *rest] for verb in ("retry", "cancel") for rest in ([], ["4", "--all"], ["4", "--type", "add"])]
+    for refused in cli.each((["task", *arguments], {}) for arguments in wrong):
+        assert (refused.code, refused.out) == (2, "")
+        assert "--all" in refused.err
     tried = cli("task", "cancel", "--type", "ship", "--dry-run", "-o", "json")
     assert [row["task_id"] for row in tried.json] == [5, 4]
     assert "2 tasks would be cancelled; nothing was changed" in tried.err
