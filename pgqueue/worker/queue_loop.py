@@ -134,10 +134,11 @@ class QueueLoop:
         except DatabaseUnavailable as error:
             await self._session.wait_for_database(error)
         except PgqueueError as error:
-            log.warning(
-                "a batch could not be settled; settling its tasks one by one", queue=self.name, error=str(error)
-            )
-            await self._session.settle_one_by_one(self._take_ended())
+            ended = self._take_ended()
+            log.warning("an exchange failed", queue=self.name, error=str(error), tasks_to_settle_one_by_one=len(ended))
+            if not ended:
+                await asyncio.sleep(SWEEP_S)
+            await self._session.settle_one_by_one(ended)
         return 0
 
     async def _exchange(self, behind: str | None) -> int:
@@ -250,6 +251,9 @@ class QueueLoop:
             except DatabaseUnavailable as error:
                 self._attending = None
                 await self._session.wait_for_database(error)
+            except PgqueueError as error:
+                log.warning("a look at the queue failed", queue=self.name, error=str(error))
+                await asyncio.sleep(SWEEP_S)
 
     async def _look(self) -> None:
         if self.room <= 0 and not self._session.is_stopping:
@@ -257,12 +261,10 @@ class QueueLoop:
         elif self._session.is_stopping or self._more:
             self._changed.clear()
             await self._wait(SWEEP_S)
-        elif not await self._exchange_or_wait(self._last_behind()) and not self._more:
+        elif (
+            not await self._exchange_or_wait(SWEEP if time.monotonic() >= self._sweep_at else FLOOR) and not self._more
+        ):
             await self._rest()
-
-    def _last_behind(self) -> str | None:
-        """A last look goes from the start, unless that was dear the last time."""
-        return SWEEP if self._sweep_cost < CHEAP_S or time.monotonic() >= self._sweep_at else FLOOR
 
     async def _stay_full(self) -> None:
         """One who attended and stays full hands over to those who sleep."""
@@ -309,6 +311,10 @@ class QueueLoop:
             if await self._wait(pause):
                 return
             pause = min(0.25, pause * 2)
+
+    def _last_behind(self) -> str | None:
+        """A last look goes from the start, unless that was dear the last time."""
+        return SWEEP if self._sweep_cost < CHEAP_S or time.monotonic() >= self._sweep_at else FLOOR
 
     async def _wait_until(self, due_in: float | None) -> None:
         """Sleep until woken, the next task is due, a sweep is owed, or the safety poll."""

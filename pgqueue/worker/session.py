@@ -127,12 +127,15 @@ class Session:
 
     def ended(self, attempt: Attempt) -> None:
         """A handler is over: hand its end to its queue, unless the lease is lost."""
-        if self.is_over or attempt.stop_reason == "lost":
-            self._drop(attempt)
+        task_id = attempt.ctx.row[0]
+        if self._timeouts and self.attempts.get(task_id) is attempt:
+            self._timeouts.pop(task_id, None)
+        if attempt.home is None:
             return
-        if self._timeouts:
-            self._timeouts.pop(attempt.ctx.row[0], None)
-        if attempt.home is not None:
+        if self.is_over or attempt.stop_reason == "lost":
+            self._forget(attempt)
+            attempt.home.dropped()
+        else:
             attempt.home.ended(attempt)
 
     async def exchange(self, ended: Sequence[Attempt], claim: Claim | None) -> tuple[list[int], list[Row]]:
@@ -160,20 +163,13 @@ class Session:
             self.finish()
 
     def _forget(self, attempt: Attempt) -> None:
+        """This attempt is over. Its task may run here again already, in another attempt."""
         task_id = attempt.ctx.row[0]
-        del self.attempts[task_id]
+        if self.attempts.get(task_id) is attempt:
+            del self.attempts[task_id]
         self.ledger.settled(attempt.claim_no)
         if self.reports.reporters:
             self.reports.forget(attempt.ctx)
-
-    def _drop(self, attempt: Attempt) -> None:
-        """An attempt without a lease ends unsettled; its slot is free again."""
-        task_id = attempt.ctx.row[0]
-        if self.attempts.get(task_id) is attempt:
-            self._timeouts.pop(task_id, None)
-            self._forget(attempt)
-            if attempt.home is not None:
-                attempt.home.dropped()
 
     async def settle_one_by_one(self, ended: Sequence[Attempt]) -> None:
         """Settle attempts singly, waiting for whoever holds their rows; at last without their result."""
@@ -316,7 +312,8 @@ class Session:
     def _stop_the_late(self, now: float) -> None:
         for task_id in [task_id for task_id, deadline in self._timeouts.items() if deadline <= now]:
             del self._timeouts[task_id]
-            self.attempts[task_id].stop("timed_out")
+            if task_id in self.attempts:
+                self.attempts[task_id].stop("timed_out")
 
     async def _write_reports(self) -> None:
         while not self.is_over:
