@@ -184,6 +184,24 @@ _REFUSED = {
     "23502": "a required value is missing",
     "23514": "a value breaks a rule",
 }
+_NAME = "1 to 200 characters, without control characters"
+_RULES = {
+    "queues_name": f"a queue's name has {_NAME}",
+    "queues_concurrency": "concurrency lies between 0 and 100000",
+    "queues_capacity": "capacity is at least 1; 0 takes the limit away",
+    "queues_max_crashes": "max_crashes lies between 1 and 1000",
+    "tasks_task_type": f"a task type has {_NAME}",
+    "tasks_payload": "a payload has at most 1 MiB: store large data elsewhere and pass a reference to it",
+    "tasks_result": "a result has at most 1 MiB: store large data elsewhere and return a reference to it",
+    "tasks_metadata": "metadata has at most 64 KiB",
+    "tasks_max_retries": "max_retries lies between 0 and 10000",
+    "tasks_timeout": "a timeout is a number of seconds from 1 to 31536000 (a year)",
+    "tasks_run_at": "run_at lies in the years 1970 to 2999",
+    "tasks_unique_key": "a unique key has 1 to 500 characters",
+    "tasks_user_id": "a user id has at most 200 characters",
+    "tasks_project_id": "a project id has at most 200 characters",
+}
+"""What the constraints of sql/structure ask for, in words."""
 _GONE = ("08", "57P01", "57P02", "57P03", "57P05", "53300", "3D000", "25P03")
 _ABSENT = ("3F000", "42P01", "42883", "42703")
 _HINTS = {
@@ -224,7 +242,7 @@ def _refused(exc: psycopg.Error, state: str) -> InvalidInput:
     where = f" ({place})" if place else ""
     detail = _detail(exc) | ({"constraint": place} if place else {})
     message = f"{_REFUSED[state]}{where}: {_text(exc)}"
-    return InvalidInput(message, detail=detail, hint=exc.diag.message_hint, sqlstate=state)
+    return InvalidInput(message, detail=detail, hint=exc.diag.message_hint or _RULES.get(place or ""), sqlstate=state)
 
 
 def _duplicate(exc: psycopg.Error) -> DuplicateTask:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pgqueue import settings
 from pgqueue.embedded.server import Server
+from pgqueue.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,11 +52,23 @@ def resolve_dsn(dsn: str | None = None) -> Resolved:
     """Return where the database is; starts the embedded server where nothing else names one.
 
     There the database `pgqueue` is made if missing. Raises DatabaseUnavailable, with three fixes,
-    where no database is named and no server is installed.
+    where no database is named and no server is installed, ConfigurationError for a DSN that cannot be read.
     """
     if named := named_dsn(dsn):
+        _check(named.dsn)
         return named
     server = default_server()
     server.start()
     server.create_database(DATABASE)
     return Resolved(server.dsn(DATABASE), f"embedded server in {server.layout.home}")
+
+
+def _check(dsn: str) -> None:
+    """Refuse what libpq cannot read, without repeating it: libpq's own message may show a password."""
+    from psycopg import ProgrammingError, conninfo  # noqa: PLC0415 - keeps `pgqueue --help` quick
+
+    try:
+        conninfo.conninfo_to_dict(dsn)
+    except ProgrammingError:
+        hint = "write postgresql://user@host:5432/database or host=… dbname=…; quote values that hold spaces"
+        raise ConfigurationError("the DSN cannot be read", hint=hint) from None

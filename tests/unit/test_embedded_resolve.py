@@ -62,6 +62,14 @@ def test_the_rules_for_a_dsn_apply_in_order(monkeypatch: pytest.MonkeyPatch) -> 
     assert resolve_dsn("host=given").dsn == "host=given"
 
 
+@pytest.mark.parametrize("dsn", ["secret", "postgresl://u:secret@h/x", "host=h password=a secret"])
+def test_a_dsn_that_cannot_be_read_is_refused_without_repeating_it(dsn: str) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read") as caught:
+        resolve_dsn(dsn)
+    assert "secret" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
 def test_without_any_name_a_server_starts_and_has_the_database(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGQUEUE_DATA_DIR", str(home))
     resolved = resolve_dsn()

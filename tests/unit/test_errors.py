@@ -167,3 +167,12 @@ def test_an_error_survives_pickling() -> None:
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
     assert type(copy) is errors.TaskFailed
     assert vars(copy) == vars(error)
+
+
+def test_every_rule_for_what_users_give_is_told_in_words(conn: Connection) -> None:
+    refused = failure(conn, "insert into pgqueue.tasks (task_type) values ('')")
+    assert refused.hint == "a task type has 1 to 200 characters, without control characters"
+    rules = conn.execute(
+        "select conname from pg_constraint where contypid <> 0 and connamespace = 'pgqueue'::regnamespace"
+    )
+    assert {name for (name,) in rules} <= errors._RULES.keys()
