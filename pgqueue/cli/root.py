@@ -30,13 +30,14 @@ Where the database is, as URL or key=value. Default: PGQUEUE_DSN, pgqueue.toml, 
 else an embedded server."""
 
 EPILOG = """\b
-Data goes to stdout, everything else to stderr. Exit status: 0 done, 1 the task
-failed, 2 usage, 3 no database, 4 conflict, 124 waited too long, 130 interrupted.
+Data goes to stdout, everything else to stderr. Exit status: 0 done,
+1 the task failed, 2 usage, 3 no database, 4 conflict, 124 waited too
+long, 130 interrupted.
 \b
-Each option has a variable, for instance PGQUEUE_TASK_LIST_STATUS for --status of
-task list; PGQUEUE_DSN names the database, PGQUEUE_OUTPUT the output format.
-NO_COLOR turns colours off. Completion: eval "$(_PGQUEUE_COMPLETE=bash_source pgqueue)"
-(or zsh_source, fish_source).
+Each option has a variable, for instance PGQUEUE_TASK_LIST_STATUS for
+--status of task list; PGQUEUE_DSN names the database, PGQUEUE_OUTPUT
+the output format. NO_COLOR turns colours off. Completion:
+eval "$(_PGQUEUE_COMPLETE=bash_source pgqueue)" (or zsh_…, fish_source).
 """
 
 

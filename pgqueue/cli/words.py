@@ -37,7 +37,7 @@ def duration(seconds: float) -> str:
         return f"{max(seconds, 0) * 1000:.0f}ms"
     if seconds < 9.95:
         return f"{seconds:.1f}s"
-    whole = round(seconds)
+    whole = int(seconds)
     for (size, unit), (lower, lower_unit) in itertools.pairwise(UNITS):
         if whole >= size:
             return f"{whole // size}{unit} {whole % size // lower:02}{lower_unit}"
