@@ -85,7 +85,7 @@ async def follow_progress(db: Database, task_id: int, first: TaskProgress | None
 
     Raises TaskNotFound.
     """
-    last = first or await db.run(calls.get_progress(task_id))
+    last = first if first is not None else (await db.run(calls.get_progress(task_id)))
     yield last
     if last.is_final:
         return

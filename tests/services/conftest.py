@@ -50,7 +50,7 @@ class Engine:
         self.worker_id = self.value("select pgqueue.register_worker('here', 1, '{default}', '{}', 3600, 'test')")
         self._claim_no = 0
 
-    def value(self, query: str, *params: object) -> Any:
+    def value(self, query: str, *params: object) -> Any:  # noqa: ANN401 - any value
         row = self.conn.execute(query.encode(), params or None).fetchone()
         assert row is not None
         return row[0]

@@ -158,7 +158,10 @@ IDS: list[tuple[Any, type[PgqueueError]]] = [
 
 @pytest.mark.parametrize(("task_id", "kind"), IDS, ids=[repr(task_id) for task_id, _ in IDS])
 async def test_an_id_that_names_no_task_is_refused_everywhere(
-    service: QueueService, state: StateService, task_id: Any, kind: type[PgqueueError]
+    service: QueueService,
+    state: StateService,
+    task_id: Any,  # noqa: ANN401 - any value
+    kind: type[PgqueueError],
 ) -> None:
     operations: list[Callable[[], Any]] = [
         lambda: service.get_task(task_id),
@@ -220,14 +223,14 @@ async def test_progress_results_and_queues_are_checked(
         await state.set_task_result(task.task_id, {"a": math.nan})
     for fields in ({"concurrency": -1}, {"capacity": HUGE}, {"max_crashes": 2.5}):
         with pytest.raises(InvalidInput):
-            await service.create_queue("q", **fields)  # type: ignore[arg-type]  # the mistake
+            await service.create_queue("q", **fields)
     for name in ("", "x" * 300, "a\x00", 5):
         with pytest.raises(InvalidInput):
             await service.create_queue(name)  # type: ignore[arg-type]  # the mistake
 
 
 @pytest.mark.parametrize("timeout", [-1, math.nan, "5", True])
-async def test_a_wait_of_nonsense_is_refused(service: QueueService, blocking: sync.QueueService, timeout: Any) -> None:
+async def test_a_wait_of_nonsense_is_refused(service: QueueService, blocking: sync.QueueService, timeout: Any) -> None:  # noqa: ANN401, ASYNC109 - any value
     task = await service.submit_task(TaskRequest(task_type="t"))
     with pytest.raises(InvalidInput, match="timeout must be None or seconds"):
         await task.wait(timeout)
@@ -236,7 +239,7 @@ async def test_a_wait_of_nonsense_is_refused(service: QueueService, blocking: sy
 
 
 @pytest.mark.parametrize("age", [timedelta(seconds=-1), None, 30], ids=repr)
-async def test_an_age_of_nonsense_is_refused(service: QueueService, sync_db: sync.Database, age: Any) -> None:
+async def test_an_age_of_nonsense_is_refused(service: QueueService, sync_db: sync.Database, age: Any) -> None:  # noqa: ANN401 - any value
     with pytest.raises(InvalidInput, match="must be a timedelta that is not negative"):
         await RetryManager(service.db).cleanup_old_tasks(age)
     with pytest.raises(InvalidInput, match="must be a timedelta that is not negative"):
@@ -247,7 +250,10 @@ async def test_rows_that_python_cannot_hold_break_no_reader(
     service: QueueService, state: StateService, blocking: sync.QueueService, engine: Engine
 ) -> None:
     digits, deep = "1" * 5001, "[" * 3000 + "]" * 3000
-    insert = "insert into pgqueue.tasks (task_type, payload, created_at, metadata) values ('t', %s::jsonb, %s, %s::jsonb) returning id"
+    insert = (
+        "insert into pgqueue.tasks (task_type, payload, created_at, metadata) "
+        "values ('t', %s::jsonb, %s, %s::jsonb) returning id"
+    )
     long = engine.value(insert, digits, "now", deep)
     nest = engine.value(insert, deep, "infinity", None)
     old = engine.value(insert, '{"a": 1e400}', "4000-01-01 BC", digits)

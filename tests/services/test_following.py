@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 DEADLINE_S = 20.0
 
 
-def request(**options: Any) -> TaskRequest:
+def request(**options: Any) -> TaskRequest:  # noqa: ANN401 - any value
     return TaskRequest(task_type="report", **options)
 
 
@@ -210,7 +210,7 @@ async def test_one_who_leaves_does_not_silence_the_others(
 
 
 @pytest.mark.parametrize("mode", ["async", "poll", "blocking"])
-async def test_no_final_event_is_lost_whatever_the_order(
+async def test_no_final_event_is_lost_whatever_the_order(  # noqa: PLR0913, PLR0917 - fixtures
     service: QueueService,
     blocking: sync.QueueService,
     engine: Engine,
@@ -221,7 +221,7 @@ async def test_no_final_event_is_lost_whatever_the_order(
     """Ends come before, while and after followers register, some in transactions that began long before."""
     if mode != "poll":
         monkeypatch.setattr(following, "LOOK_S", 3600.0)
-    chance = random.Random(mode)
+    chance = random.Random(mode)  # noqa: S311 - chance
     database = Database(dsn, settings=Settings(dsn=dsn, pooler=True)) if mode == "poll" else service.db
     waiter = QueueService(database)
     tasks = await service.submit_tasks(request() for _ in range(60 if mode == "blocking" else 200))

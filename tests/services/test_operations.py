@@ -38,7 +38,7 @@ class Answer(msgspec.Struct):
     at: datetime | None = None
 
 
-def request(**options: Any) -> TaskRequest:
+def request(**options: Any) -> TaskRequest:  # noqa: ANN401 - any value
     return TaskRequest(**({"task_type": "report"} | options))
 
 
@@ -86,7 +86,7 @@ async def test_the_result_of_a_failed_or_cancelled_task_says_why(
     engine.fail(failed.task_id, "no such file")
     cancelled = await service.submit_task(request())
     assert await cancelled.cancel("not needed") == "cancelled"
-    with pytest.raises(TaskFailed, match="failed after 1 attempts: ValueError: no such file|no such file") as caught:
+    with pytest.raises(TaskFailed, match=r"failed after 1 attempts: .*no such file") as caught:
         await failed.result()
     assert caught.value.detail["task_id"] == failed.task_id
     with pytest.raises(TaskCancelled, match="was cancelled: not needed"):
@@ -219,7 +219,13 @@ async def test_lists_filter_page_and_follow_a_cursor(
     await service.create_queue("other")
     mine = await service.submit_tasks(request(user_id="u", project_id="p", payload={"n": n}) for n in range(25))
     await service.submit_tasks(request(task_type="noise", queue_name="other") for _ in range(5))
-    mine_only = {"queue_name": "default", "task_type": "report", "user_id": "u", "project_id": "p", "status": "pending"}
+    mine_only: dict[str, Any] = {
+        "queue_name": "default",
+        "task_type": "report",
+        "user_id": "u",
+        "project_id": "p",
+        "status": "pending",
+    }
     tasks, total = await service.list_tasks(TaskFilter(**mine_only))
     ids = [task.task_id for task in mine][::-1]
     assert ([task.task_id for task in tasks], total) == (ids[:20], 25)

@@ -46,7 +46,7 @@ class Point:
     y: int
 
 
-def request(**options: Any) -> TaskRequest:
+def request(**options: Any) -> TaskRequest:  # noqa: ANN401 - any value
     return TaskRequest(task_type="report", **options)
 
 
@@ -121,7 +121,7 @@ async def test_cancel_and_queue_changes_join_the_callers_transaction(service: Qu
 
 
 def test_a_blocking_transaction_is_joined_too(blocking: sync.QueueService, conn: psycopg.Connection[Any]) -> None:
-    with pytest.raises(ZeroDivisionError), conn.transaction():
+    with pytest.raises(ZeroDivisionError), conn.transaction():  # noqa: PT012 - the error is the point of the block
         lost = blocking.submit_task(request(), conn=conn)
         raise ZeroDivisionError
     with conn.transaction():
@@ -131,7 +131,7 @@ def test_a_blocking_transaction_is_joined_too(blocking: sync.QueueService, conn:
         blocking.get_task(lost.task_id)
 
 
-def sqlalchemy_url(dsn: str) -> Any:
+def sqlalchemy_url(dsn: str) -> Any:  # noqa: ANN401 - any value
     return "postgresql+psycopg://", {"connect_args": psycopg.conninfo.conninfo_to_dict(dsn)}
 
 
@@ -199,9 +199,9 @@ def test_djangos_connection_decides(blocking: sync.QueueService, dsn: str) -> No
 async def test_a_connection_of_the_wrong_kind_is_refused_by_name(
     service: QueueService, blocking: sync.QueueService, conn: psycopg.Connection[Any]
 ) -> None:
-    with pytest.raises(ConfigurationError, match="conn=Connection is no psycopg.AsyncConnection"):
+    with pytest.raises(ConfigurationError, match=r"conn=Connection is no psycopg\.AsyncConnection"):
         await service.submit_task(request(), conn=conn)
-    with pytest.raises(ConfigurationError, match="conn=str is no psycopg.Connection"):
+    with pytest.raises(ConfigurationError, match=r"conn=str is no psycopg\.Connection"):
         blocking.submit_task(request(), conn="postgresql://")
 
 

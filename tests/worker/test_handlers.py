@@ -35,6 +35,8 @@ from tests.worker import work
 from tests.worker.conftest import DEADLINE_S, ended
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import psycopg
 
     from pgqueue.handlers import Executor
@@ -70,7 +72,7 @@ async def outcomes(service: QueueService, task: Task) -> list[str]:
     return [execution.outcome for execution in await service.get_executions(task.task_id)]
 
 
-async def submit(service: QueueService, task_type: str, payload: Any = None, **options: Any) -> Task:
+async def submit(service: QueueService, task_type: str, payload: Any = None, **options: Any) -> Task:  # noqa: ANN401 - any value
     return await service.submit_task(TaskRequest(task_type=task_type, payload=payload or {}, **options))
 
 
@@ -232,7 +234,7 @@ async def test_results_of_threads_and_processes(service: QueueService) -> None:
 
 @pytest.mark.parametrize("executor", EXECUTORS)
 async def test_a_result_that_is_no_json_is_replaced_by_a_note(service: QueueService, executor: Executor) -> None:
-    async def odd(ctx: TaskContext) -> Any:
+    async def odd(ctx: TaskContext) -> Any:  # noqa: ANN401 - any value
         return work.odd(ctx)
 
     service.register_handler("odd", odd if executor == "async" else work.odd, executor=executor)
@@ -320,7 +322,8 @@ async def test_progress_is_coalesced_and_the_last_report_lands(
         "'begin insert into public.writes values (new.progress); return null; end'"
     )
     conn.execute(
-        "create trigger note after insert or update on pgqueue.task_progress for each row execute function public.note()"
+        "create trigger note after insert or update on pgqueue.task_progress "
+        "for each row execute function public.note()"
     )
 
     @service.handler("busy")
@@ -392,11 +395,12 @@ async def test_nonsense_of_a_handler_is_told_to_it(service: QueueService) -> Non
     @service.handler("nonsense")
     async def nonsense(ctx: TaskContext) -> list[str]:
         told = []
-        for act in (
+        acts: list[Callable[[], object]] = [
             lambda: ctx.update_progress(101),
             lambda: ctx.update_progress_with_steps("s", 3, 2),
             lambda: ctx.log("loud", "x"),
-        ):
+        ]
+        for act in acts:
             with pytest.raises(ValueError) as caught:  # noqa: PT011 - the message is looked at below
                 act()
             told.append(str(caught.value))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-import pytest
-
 from pgqueue import Database, QueueService, Settings, TaskContext, TaskRequest
 from pgqueue.worker.queue_loop import QueueLoop
 from tests.polling import until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    import pytest
 
 
 async def test_an_idle_worker_looks_a_few_times_and_then_sleeps(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,7 @@ def dies(ctx: TaskContext) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def odd(ctx: TaskContext) -> Any:
+def odd(ctx: TaskContext) -> Any:  # noqa: ANN401 - any value
     return {"fine": 1, "odd": object()}
 
 
