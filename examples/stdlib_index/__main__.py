@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from .sources import SourceFile
 
+PIPED = 120
+"""Columns where nobody says how many there are."""
 DEFAULT_FOLDER = EXAMPLES.parent / ".demo"
 
 
@@ -81,7 +83,7 @@ def _stop(stage: Stage) -> int:
 
 
 def _demo(stage: Stage, chosen: argparse.Namespace) -> int:
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED)
     began = time.monotonic()
     files = _find(stage, chosen)
     console.print(f"{len(files):,} files of Python {platform.python_version()}; starting PostgreSQL …", style="dim")

@@ -28,10 +28,16 @@ BLOCKS = frozenset(
     }
 )
 NAMES: dict[type[ast.AST], str] = {
-    **{ast.Name: "id", ast.Attribute: "attr", ast.arg: "arg"},
-    **{ast.FunctionDef: "name", ast.AsyncFunctionDef: "name", ast.ClassDef: "name"},
+    ast.Name: "id",
+    ast.Attribute: "attr",
+    ast.arg: "arg",
+    ast.FunctionDef: "name",
+    ast.AsyncFunctionDef: "name",
+    ast.ClassDef: "name",
 }
 """Where a kind of node keeps its identifier."""
+LEAVES = frozenset({ast.Name, ast.Constant, ast.alias})
+"""Below them nothing is counted."""
 
 
 class Function(msgspec.Struct, frozen=True):
@@ -103,6 +109,7 @@ class _Counts:
         self.nesting = 0
         self.nesting_line = 1
         self.functions: list[_Open] = []
+        self._elifs: set[int] = set()
 
     def walk(self, tree: ast.AST) -> None:
         """Count every node, each decision for the innermost function around it."""
@@ -112,14 +119,15 @@ class _Counts:
             kind = type(node)
             if kind in NAMES:
                 inside = self._named(node, NAMES[kind], inside)
-            if kind in DECISIONS:
+            elif kind in DECISIONS:
                 inside.complexity += 1
             elif isinstance(node, ast.BoolOp):
                 inside.complexity += len(node.values) - 1
             if kind in BLOCKS:
-                depth += 1
+                depth += id(node) not in self._elifs
                 self._nested(node, depth)
-            todo += [(child, inside, _depth(node, child, depth)) for child in ast.iter_child_nodes(node)]
+            if kind not in LEAVES:
+                todo += [(child, inside, depth) for child in ast.iter_child_nodes(node) if child._fields]
 
     def _named(self, node: ast.AST, field: str, inside: _Open) -> _Open:
         name = getattr(node, field)
@@ -132,6 +140,11 @@ class _Counts:
         return inside
 
     def _nested(self, node: ast.AST, depth: int) -> None:
+        """Note how deep a block is. An `elif` is an If in the else of another, but stands beside it."""
+        if isinstance(node, ast.If) and len(node.orelse) == 1:
+            child = node.orelse[0]
+            if isinstance(child, ast.If) and child.col_offset == node.col_offset:
+                self._elifs.add(id(child))
         if depth > self.nesting:
             self.nesting, self.nesting_line = depth, getattr(node, "lineno", 1)
 
@@ -139,9 +152,3 @@ class _Counts:
         """Return the functions with the most decisions."""
         found = [Function(f.name, f.line, f.complexity) for f in self.functions]
         return sorted(found, key=lambda function: -function.complexity)[:MOST_FUNCTIONS]
-
-
-def _depth(node: ast.AST, child: ast.AST, depth: int) -> int:
-    """Return the depth around a child: `elif` stands beside its `if`, not in it."""
-    is_elif = type(node) is ast.If and node.orelse == [child] and type(child) is ast.If
-    return depth - 1 if is_elif else depth

@@ -94,7 +94,7 @@ class Display:
         head.add_column()
         head.add_column(justify="right")
         head.add_row(Text(self._title, style="bold"), Text(f"{seen.elapsed_s:.0f} s", style="dim"))
-        parts = [head, Text(), self._bars(seen), Text(), _queues(seen), Text(), _workers(seen)]
+        parts: list[RenderableType] = [head, Text(), self._bars(seen), Text(), _queues(seen), Text(), _workers(seen)]
         return Padding(Group(*parts), (1, 2), expand=False)
 
     def _bars(self, seen: Seen) -> Table:
@@ -160,4 +160,4 @@ def _workers(seen: Seen) -> Table:
 
 
 def _count(number: int) -> Text:
-    return Text(f"{number:,}") if number else Text("–", style="dim")
+    return Text(f"{number:,}") if number else Text("·", style="dim")

@@ -140,7 +140,7 @@ def _failures(figures: Figures) -> str:
 
 
 def _run(figures: Figures, rates: list[float]) -> str:
-    reasons = ", ".join(f"{count} × {name}" for name, count in figures.retry_reasons) or "none needed"
+    reasons = ", ".join(f"{count:,} {name}" for name, count in figures.retry_reasons) or "none needed"
     facts = [
         ("Tasks", f"{figures.completed:,} completed, {figures.failed:,} failed"),
         ("Throughput", f"{figures.throughput:.1f} tasks a second"),

@@ -9,16 +9,19 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TextIO
 
 from pgqueue import Database, QueueService, Settings, schema
 from pgqueue.embedded import Server
-from pgqueue.errors import ConfigurationError, DatabaseUnavailable
+from pgqueue.errors import ConfigurationError, DatabaseUnavailable, SchemaMismatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
+
+    from pgqueue.models import WorkerInfo
 
 __all__ = ["EXAMPLES", "PROGRAMS", "Busy", "Stage"]
 
@@ -121,7 +124,7 @@ class Stage:
         """Stop workers and server that an earlier demo kept; return how many workers there were."""
         if not self.server.status().running:
             return 0
-        with contextlib.suppress(DatabaseUnavailable):
+        with contextlib.suppress(DatabaseUnavailable, SchemaMismatch):
             return asyncio.run(_stop_registered(self.settings))
         return 0
 
@@ -159,16 +162,20 @@ def _server(folder: Path) -> Server:
 
 
 async def _stop_registered(settings: Settings) -> int:
+    """Ask the workers in the database to stop, and wait until they have; return how many there were."""
     async with Database(settings.dsn, settings=settings) as db:
         service = QueueService(db)
-        found = [worker for worker in await service.list_workers() if worker.state == "alive"]
+        found = await _serving(service)
         for worker in found:
             await service.stop_worker(worker.id)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STOP_S):
-                while any(worker.state in {"alive", "stopping"} for worker in await service.list_workers()):
-                    await asyncio.sleep(0.1)
+        deadline = time.monotonic() + STOP_S
+        while await _serving(service) and time.monotonic() < deadline:  # noqa: ASYNC110 - another process decides
+            await asyncio.sleep(0.1)
     return len(found)
+
+
+async def _serving(service: QueueService) -> list[WorkerInfo]:
+    return [worker for worker in await service.list_workers() if worker.state in {"alive", "stopping"}]
 
 
 @contextlib.contextmanager

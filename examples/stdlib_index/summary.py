@@ -76,13 +76,18 @@ def figures_of(outcome: Outcome) -> Figures:
         tried_again=sum(task.attempt > 1 for task in tasks),
         succeeded_on_retry=sum(task.attempt > 1 and task.status == "completed" for task in tasks),
         retry_reasons=Counter(attempt.error_type or attempt.outcome for attempt in failed).most_common(),
-        failures=sorted((_name(task), task.error or "") for task in tasks if task.status == "failed"),
+        failures=sorted((_name(task), _reason(task)) for task in tasks if task.status == "failed"),
         by_worker=[count for _, count in sorted(Counter(task.worker_id or 0 for task in tasks).items())],
     )
 
 
 def _name(task: Task) -> str:
     return str(task.payload.get("name") or task.payload.get("shelf") or task.task_type)
+
+
+def _reason(task: Task) -> str:
+    """Return why a task failed: its error without the name of the exception that made it permanent."""
+    return (task.error or "").removeprefix("PermanentError: ")
 
 
 def _known(moments: Iterable[datetime | None]) -> Iterator[datetime]:
@@ -116,7 +121,7 @@ def _facts(figures: Figures) -> Table:
     table = Table.grid(padding=(0, 3))
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
-    reasons = ", ".join(f"{count} × {name}" for name, count in figures.retry_reasons)
+    reasons = ", ".join(f"{count:,} {name}" for name, count in figures.retry_reasons)
     again = f"{figures.tried_again} tasks, {figures.succeeded_on_retry} of them completed"
     table.add_row("tasks", f"{figures.total:,}: {figures.completed:,} completed, {figures.failed:,} failed for good")
     table.add_row("throughput", f"{figures.throughput:.1f} tasks/s, {figures.seconds:.1f} s in all")

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from pgqueue import Database, PermanentError, QueueService, Retry, TaskContext, TaskFilter
-from pgqueue.models import Status
 
 from .analysis import FileReport, count_lines, measure
-from .sources import SourceFile
+from .sources import SourceFile  # noqa: TC001 - read at run time: the type of a payload
+
+if TYPE_CHECKING:
+    from pgqueue.models import Status
 
 __all__ = [
     "QUEUES",
@@ -72,9 +75,12 @@ class Check(msgspec.Struct, frozen=True):
     paths: list[str]
 
 
-@queue_service.handler("index_file", queue_name="files", executor="process", timeout=60, max_retries=2)
+@queue_service.handler("index_file", queue_name="files", executor="thread", timeout=60, max_retries=2)
 def index_file(_ctx: TaskContext, file: SourceFile) -> FileReport:
-    """Measure one file. What does not parse today will not parse tomorrow: that failure is permanent."""
+    """Measure one file. What does not parse today will not parse tomorrow: that failure is permanent.
+
+    In a thread: with one slot a worker, the processes are the workers, and nothing is passed on between them.
+    """
     try:
         return measure(Path(file.path), file.name)
     except (SyntaxError, ValueError) as error:
