@@ -1,16 +1,23 @@
 -- Four roles, applied last. Nothing is granted to PUBLIC; functions that write are SECURITY DEFINER with
--- an empty search_path, so that a role needs no rights on the tables behind them.
+-- an empty search_path, so that a role needs no rights on the tables behind them. Roles that are there
+-- are left alone: whoever migrates needs the right to create roles only where one is missing.
 
 do $$
 declare
     v_role text;
 begin
     foreach v_role in array array['pgqueue_submitter', 'pgqueue_worker', 'pgqueue_reader', 'pgqueue_admin'] loop
+        continue when exists (select from pg_catalog.pg_roles r where r.rolname = v_role);
         begin
             execute format('create role %I nologin', v_role);
         exception
             when duplicate_object or unique_violation then null;
         end;
+    end loop;
+    foreach v_role in array array['pgqueue_worker', 'pgqueue_admin'] loop
+        if not pg_catalog.pg_has_role(v_role, 'pgqueue_submitter', 'member') then
+            execute format('grant pgqueue_submitter to %I', v_role);
+        end if;
     end loop;
 end $$;
 
@@ -57,7 +64,6 @@ pgqueue.is_clear(text),
 pgqueue.idle(text, text)
 to pgqueue_reader, pgqueue_worker, pgqueue_admin;
 
-grant pgqueue_submitter to pgqueue_worker;
 grant execute on function
 pgqueue.register_worker(text, int, text[], jsonb, double precision, text),
 pgqueue.heartbeat(bigint, int, int[], jsonb),
@@ -78,7 +84,6 @@ pgqueue.write_logs(jsonb),
 pgqueue.create_queue(text, int, int, int)
 to pgqueue_worker, pgqueue_admin;
 
-grant pgqueue_submitter to pgqueue_admin;
 grant execute on function
 pgqueue.cancel_task(bigint, text),
 pgqueue.retry_task(bigint),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import structlog
 
-from docs.snippets import snippets
+from tests.docs.snippets import snippets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
