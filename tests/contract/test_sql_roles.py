@@ -26,7 +26,7 @@ MATRIX = {
     "select pgqueue.submit('a', '{}')": "swa",
     "select * from pgqueue.submit_task('a')": "swa",
     "select * from pgqueue.submit_or_get('a', p_unique_key => 'k')": "swa",
-    "select * from pgqueue.submit_many('[{\"task_type\": \"a\"}]')": "swa",
+    'select * from pgqueue.submit_many(\'[{"task_type": "a"}]\')': "swa",
     "select id from pgqueue.tasks": "swra",
     "select payload from pgqueue.tasks": "wra",
     "select status from pgqueue.tasks where id = 2": "wra",
@@ -72,9 +72,9 @@ MATRIX = {
     "select pgqueue.finish('{1}', '{1}')": "wa",
     "select pgqueue.finish('{1}', '{1}', null, null, array['{\"outcome\": \"failed\"}'::jsonb])": "wa",
     "select pgqueue.update_progress(1, 5)": "wa",
-    "select pgqueue.report_progress('[{\"task_id\": 1, \"attempt\": 1, \"progress\": 3}]')": "wa",
+    'select pgqueue.report_progress(\'[{"task_id": 1, "attempt": 1, "progress": 3}]\')': "wa",
     "select pgqueue.set_task_result(1, '1')": "wa",
-    "select pgqueue.write_logs('[{\"task_id\": 1, \"attempt\": 1, \"level\": \"info\", \"message\": \"m\"}]')": "wa",
+    'select pgqueue.write_logs(\'[{"task_id": 1, "attempt": 1, "level": "info", "message": "m"}]\')': "wa",
     "select pgqueue.create_queue('q')": "wa",
     "select pgqueue.cancel_task(1)": "a",
     "select pgqueue.cancel_task(2)": "a",
@@ -155,34 +155,33 @@ def test_somebody_without_a_role_may_do_nothing(scene: Connection) -> None:
         scene.execute("drop role pgqueue_test_nobody")
 
 
-@pytest.mark.parametrize(
-    ("what", "query"),
-    [
-        (
-            "functions",
-            "select p.oid::regprocedure::text from pg_proc p"
-            " cross join aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a"
-            " where p.pronamespace = 'pgqueue'::regnamespace and a.grantee = 0",
-        ),
-        (
-            "tables, views and sequences",
-            "select c.relname from pg_class c cross join aclexplode(c.relacl) a"
-            " where c.relnamespace = 'pgqueue'::regnamespace and a.grantee = 0",
-        ),
-        (
-            "columns",
-            "select c.relname from pg_class c join pg_attribute t on t.attrelid = c.oid cross join aclexplode(t.attacl) a"
-            " where c.relnamespace = 'pgqueue'::regnamespace and a.grantee = 0",
-        ),
-        (
-            "the schema",
-            "select n.nspname from pg_namespace n cross join aclexplode(n.nspacl) a"
-            " where n.nspname = 'pgqueue' and a.grantee = 0",
-        ),
-    ],
-)
-def test_nothing_is_for_public(conn: Connection, what: str, query: str) -> None:
-    assert conn.execute(query.encode()).fetchall() == [], what
+PUBLIC_MAY = {
+    "functions": """
+        select p.oid::regprocedure::text
+        from pg_proc p cross join aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
+        where p.pronamespace = 'pgqueue'::regnamespace and a.grantee = 0
+    """,
+    "tables, views and sequences": """
+        select c.relname
+        from pg_class c cross join aclexplode(c.relacl) a
+        where c.relnamespace = 'pgqueue'::regnamespace and a.grantee = 0
+    """,
+    "columns": """
+        select c.relname
+        from pg_class c join pg_attribute t on t.attrelid = c.oid cross join aclexplode(t.attacl) a
+        where c.relnamespace = 'pgqueue'::regnamespace and a.grantee = 0
+    """,
+    "schema": """
+        select n.nspname
+        from pg_namespace n cross join aclexplode(n.nspacl) a
+        where n.nspname = 'pgqueue' and a.grantee = 0
+    """,
+}
+
+
+@pytest.mark.parametrize("what", PUBLIC_MAY)
+def test_nothing_is_for_public(conn: Connection, what: str) -> None:
+    assert conn.execute(PUBLIC_MAY[what].encode()).fetchall() == []
 
 
 def test_an_admin_may_call_every_function_that_is_not_for_insiders(conn: Connection) -> None:

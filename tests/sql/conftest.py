@@ -13,6 +13,7 @@ from psycopg.types.json import Jsonb
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from datetime import datetime
 
 DEADLINE_S = 20.0
 MOVABLE_CLOCK = """
@@ -52,7 +53,7 @@ class Sql:
         [row] = self.rows(query, *params)
         return row
 
-    def value(self, query: str, *params: object) -> Any:
+    def value(self, query: str, *params: object) -> Any:  # noqa: ANN401 - whatever SQL returns
         """Run a statement that returns one value."""
         [value] = self.row(query, *params).values()
         return value
@@ -92,9 +93,7 @@ class Sql:
         if claim_no is None:
             self._claim_no += 1
             claim_no = self._claim_no
-        return self.call(
-            "claim", worker_id=worker, queue_name=queue, limit=limit, claim_no=claim_no, **cursor
-        )
+        return self.call("claim", worker_id=worker, queue_name=queue, limit=limit, claim_no=claim_no, **cursor)
 
     def claim(
         self, worker: int, limit: int = 100, queue: str = "default", *, claim_no: int | None = None, **cursor: object
@@ -103,7 +102,7 @@ class Sql:
         rows = self.claim_rows(worker, limit, queue, claim_no=claim_no, **cursor)
         return [Lease(row["id"], row["attempt"]) for row in rows]
 
-    def finish(
+    def finish(  # noqa: PLR0913 - those of the function
         self,
         leases: Sequence[tuple[int, int]],
         failure: Mapping[str, object] | None = None,
@@ -138,9 +137,10 @@ class Sql:
         """The outcomes of the task's ended attempts, in order."""
         return self.column("select outcome from pgqueue.executions where task_id = %s order by attempt", task_id)
 
-    def now(self) -> Any:
+    def now(self) -> datetime:
         """The clock of the queue."""
-        return self.value("select pgqueue._now()")
+        now: datetime = self.value("select pgqueue._now()")
+        return now
 
     def notifications(self) -> list[tuple[str, str]]:
         """What this session was sent so far, as (channel, payload); a round trip fetches all that is due."""
@@ -201,7 +201,7 @@ class Background:
         """Whether it returned or raised."""
         return not self._thread.is_alive()
 
-    def result(self) -> Any:
+    def result(self) -> Any:  # noqa: ANN401 - whatever the work returns
         """Wait for its end; return what it returned, or raise what it raised."""
         self._thread.join(DEADLINE_S)
         assert not self._thread.is_alive(), "it did not end"

@@ -55,9 +55,8 @@ class TestCancel:
         assert sql.value(CANCEL, lease.id, None) == "cancelled"
         assert sql.task(lease.id)["error"] == "first"
 
-    def test_a_running_task_is_asked_through_its_worker(
-        self, sql: Sql, connect: Callable[[], Sql], clock: Clock
-    ) -> None:
+    @pytest.mark.usefixtures("clock")
+    def test_a_running_task_is_asked_through_its_worker(self, sql: Sql, connect: Callable[[], Sql]) -> None:
         ear = connect()
         ear.rows("listen pgqueue_control")
         lease = start(sql)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -149,7 +149,7 @@ def test_an_unknown_worker_claims_nothing(sql: Sql, worker: int) -> None:
 class TestCursor:
     """The cursor of a lane: the last (run_at, id) that a worker was given."""
 
-    def cursor(self, row: dict[str, object]) -> dict[str, object]:
+    def cursor(self, row: dict[str, Any]) -> dict[str, Any]:
         return {"ranks": [row["rank"]], "run_ats": [row["run_at"]], "ids": [row["id"]]}
 
     def test_the_next_claim_goes_on_behind_it(self, sql: Sql, clock: Clock) -> None:
@@ -162,7 +162,8 @@ class TestCursor:
         second = sql.claim(worker, 2, behind="0", **self.cursor(first[-1]))
         assert [lease.id for lease in second] == ids[2:4]
 
-    def test_same_run_at_is_told_apart_by_id(self, sql: Sql, clock: Clock) -> None:
+    @pytest.mark.usefixtures("clock")
+    def test_same_run_at_is_told_apart_by_id(self, sql: Sql) -> None:
         ids = [sql.submit() for _ in range(4)]
         worker = sql.worker()
         first = sql.claim_rows(worker, 2)
@@ -183,7 +184,8 @@ class TestCursor:
         assert sql.claim(worker, behind="250 milliseconds", **cursor) == [(near, 1)]
         assert sql.claim(worker, behind=None, **cursor) == [(far, 1)]
 
-    def test_a_lane_without_a_cursor_is_read_from_its_start(self, sql: Sql, clock: Clock) -> None:
+    @pytest.mark.usefixtures("clock")
+    def test_a_lane_without_a_cursor_is_read_from_its_start(self, sql: Sql) -> None:
         sql.submit(priority=5)
         other = sql.submit(priority=1)
         worker = sql.worker()

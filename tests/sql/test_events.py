@@ -92,9 +92,7 @@ def test_a_task_is_followed_to_its_end(sql: Sql, ear: Sql) -> None:
         ({"outcome": "cancelled"}, "cancelled"),
     ],
 )
-def test_every_change_of_status_is_told(
-    sql: Sql, ear: Sql, failure: dict[str, object] | None, status: str
-) -> None:
+def test_every_change_of_status_is_told(sql: Sql, ear: Sql, failure: dict[str, object] | None, status: str) -> None:
     follow(sql, "all")
     lease = start(sql)
     assert statuses(ear) == [(lease.id, "running")]

@@ -98,9 +98,8 @@ class TestRetries:
         assert sql.outcomes(lease.id) == ["failed"] * 4
 
     @pytest.mark.parametrize("max_retries", [0, 1, 5])
-    def test_max_retries_failures_are_followed_by_another_attempt(
-        self, sql: Sql, clock: Clock, max_retries: int
-    ) -> None:
+    @pytest.mark.usefixtures("clock")
+    def test_max_retries_failures_are_followed_by_another_attempt(self, sql: Sql, max_retries: int) -> None:
         lease = start(sql, max_retries=max_retries)
         for _ in range(max_retries):
             delay_after(sql, lease, delay=0)
@@ -128,7 +127,7 @@ class TestRetries:
             [lease] = sql.claim(sql.worker())
 
     def test_jitter_takes_away_at_most_its_share(self, sql: Sql) -> None:
-        retry = "'{\"strategy\": \"fixed\", \"base\": 100, \"jitter\": 0.25}'"
+        retry = '\'{"strategy": "fixed", "base": 100, "jitter": 0.25}\''
         delays = sql.column(
             f"select extract(epoch from pgqueue._retry_delay(1, {retry}))::float from generate_series(1, 500)"
         )
@@ -143,7 +142,8 @@ class TestRetries:
         seconds = sql.value("select extract(epoch from pgqueue._retry_delay(%s, %s))", failures, retry)
         assert 0 < seconds <= 31_536_000
 
-    def test_a_handler_may_say_when(self, sql: Sql, clock: Clock) -> None:
+    @pytest.mark.usefixtures("clock")
+    def test_a_handler_may_say_when(self, sql: Sql) -> None:
         assert delay_after(sql, start(sql), delay=77, retry={"strategy": "fixed", "base": 1}) == 77
 
     def test_a_permanent_failure_ends_at_once(self, sql: Sql) -> None:
@@ -185,9 +185,7 @@ class TestCounters:
         ("outcome", "failures", "crashes"),
         [("failed", 1, 0), ("timed_out", 1, 0), ("lost", 0, 1), ("released", 0, 0), ("snoozed", 0, 0)],
     )
-    def test_each_outcome_counts_in_its_own_place(
-        self, sql: Sql, outcome: str, failures: int, crashes: int
-    ) -> None:
+    def test_each_outcome_counts_in_its_own_place(self, sql: Sql, outcome: str, failures: int, crashes: int) -> None:
         lease = start(sql)
         sql.finish([lease], {"outcome": outcome})
         task = sql.task(lease.id)
@@ -319,11 +317,8 @@ class TestTheLease:
         assert (sql.outcomes(done.id), sql.outcomes(again.id)) == (["completed"], ["failed"])
         assert sql.task(again.id)["failures"] == 1
 
-
     @pytest.mark.parametrize("first_succeeds", [True, False])
-    def test_twice_with_different_ends_it_ends_as_it_was_given_first(
-        self, sql: Sql, *, first_succeeds: bool
-    ) -> None:
+    def test_twice_with_different_ends_it_ends_as_it_was_given_first(self, sql: Sql, *, first_succeeds: bool) -> None:
         """Both parts of a finish, that which ends and that which puts back, must take the same one."""
         again = {"outcome": "failed", "delay": 0}
         ends = [None, again] if first_succeeds else [again, None]

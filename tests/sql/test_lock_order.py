@@ -82,7 +82,9 @@ class Scene:
 
     def heartbeat(self, sql: Sql) -> bool:
         [beat] = sql.call("heartbeat", worker_id=self.worker, last_claim=1, open_claims=[])
-        released = sql.value("select count(*) from pgqueue.claims where worker_id = %s and claim_no = 1", self.worker) == 0
+        released = (
+            sql.value("select count(*) from pgqueue.claims where worker_id = %s and claim_no = 1", self.worker) == 0
+        )
         return not beat["is_lost"] and released
 
     def stop(self, sql: Sql) -> bool:

@@ -55,7 +55,9 @@ class TestPartitions:
             assert wrong == []
             assert sql.value(
                 "select count(*) from pg_index where indrelid = format('pgqueue.%%I', %s::text)::regclass", part
-            ) == sql.value("select count(*) from pg_index where indrelid = format('pgqueue.%%I', %s::text)::regclass", table)
+            ) == sql.value(
+                "select count(*) from pg_index where indrelid = format('pgqueue.%%I', %s::text)::regclass", table
+            )
 
     def test_there_is_no_default_partition(self, sql: Sql) -> None:
         """It would forbid to detach concurrently."""
@@ -200,7 +202,8 @@ class TestViews:
         assert [row["id"] for row in rows] == ids[::-1]
         assert {row["error"] for row in rows} == {"no"}
 
-    def test_retrying_tasks(self, sql: Sql, clock: Clock) -> None:
+    @pytest.mark.usefixtures("clock")
+    def test_retrying_tasks(self, sql: Sql) -> None:
         lease = start(sql)
         sql.submit()
         sql.finish([lease], {"outcome": "failed", "delay": 30})
@@ -241,7 +244,12 @@ class TestViews:
 
     def test_health_counts_what_is_in_the_way(self, sql: Sql, clock: Clock) -> None:
         row = sql.row("select * from pgqueue.health")
-        assert (row["missing_partitions"], row["workers_alive"], row["workers_lost"], row["stuck_tasks"]) == (0, 0, 0, 0)
+        assert (row["missing_partitions"], row["workers_alive"], row["workers_lost"], row["stuck_tasks"]) == (
+            0,
+            0,
+            0,
+            0,
+        )
         sql.worker()
         quiet = sql.worker(lease=10)
         sql.submit()

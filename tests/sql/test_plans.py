@@ -53,10 +53,7 @@ class Plans:
     def sequential(self) -> set[str]:
         """The tables that were read from end to end."""
         return {
-            node["Relation Name"]
-            for _, plan in self.seen
-            for node in walk(plan)
-            if node["Node Type"] == "Seq Scan"
+            node["Relation Name"] for _, plan in self.seen for node in walk(plan) if node["Node Type"] == "Seq Scan"
         }
 
     def tables(self) -> set[str]:
@@ -128,7 +125,12 @@ def work(sql: Sql) -> None:
     sql.rows("select pgqueue.report_progress(%s)", Jsonb(reports))
     lines = [{"task_id": id_, "attempt": attempt, "level": "info", "message": "m"} for id_, attempt in leases]
     sql.rows("select pgqueue.write_logs(%s)", Jsonb(lines))
-    kinds: list[dict[str, object] | None] = [None, {"outcome": "failed"}, {"outcome": "snoozed"}, {"outcome": "cancelled"}]
+    kinds: list[dict[str, object] | None] = [
+        None,
+        {"outcome": "failed"},
+        {"outcome": "snoozed"},
+        {"outcome": "cancelled"},
+    ]
     sql.finish(leases, failures=list(itertools.islice(itertools.cycle(kinds), len(leases))))
     if more:
         sql.rows("select pgqueue.cancel_task(%s)", more[0].id)
@@ -253,7 +255,9 @@ class TestHotClaims:
 
     def updates(self, sql: Sql) -> tuple[int, int]:
         sql.rows("select pg_stat_force_next_flush()")
-        row = sql.row("select n_tup_upd, n_tup_hot_upd from pg_stat_user_tables where relid = 'pgqueue.tasks'::regclass")
+        row = sql.row(
+            "select n_tup_upd, n_tup_hot_upd from pg_stat_user_tables where relid = 'pgqueue.tasks'::regclass"
+        )
         return row["n_tup_upd"], row["n_tup_hot_upd"]
 
     @pytest.mark.parametrize("batch", [1, 7, 200])
@@ -272,7 +276,8 @@ class TestHotClaims:
     def test_with_payloads_keys_and_filters(self, sql: Sql) -> None:
         sql.rows(
             "insert into pgqueue.tasks (task_type, payload, unique_key, user_id, project_id)"
-            " select 'a', jsonb_build_object('t', repeat(md5(n::text), n % 40)), n, 'u', 'p' from generate_series(1, 2000) n"
+            " select 'a', jsonb_build_object('t', repeat(md5(n::text), n % 40)), n, 'u', 'p'"
+            " from generate_series(1, 2000) n"
         )
         assert self.share(sql, 2000, 50) >= 0.99
 

@@ -66,9 +66,7 @@ class TestCreate:
         ["''", "null", "repeat('q', 201)", "E'a\\nb'", "'q', -1", "'q', 100001", "'q', 1, -1", "'q', 1, 1, 0"],
     )
     def test_senseless_settings_are_refused(self, sql: Sql, arguments: str) -> None:
-        error = sql.refuses(
-            "23502" if arguments == "null" else "23514", f"select pgqueue.create_queue({arguments})"
-        )
+        error = sql.refuses("23502" if arguments == "null" else "23514", f"select pgqueue.create_queue({arguments})")
         assert (error.diag.table_name, error.diag.schema_name) == ("queues", "pgqueue")
 
     @pytest.mark.parametrize("name", ["ü 'quoted\" \\ %s {}", "q" * 200, "😀" * 200])
@@ -193,8 +191,9 @@ class TestStatistics:
     def test_a_window_counts_what_ended_in_it(self, sql: Sql, clock: Clock) -> None:
         clock.set("2030-01-01 12:00+00")
         for n, failure in enumerate([None, None, None, {"outcome": "failed", "permanent": True}]):
+            lease = start(sql)
             clock.advance(60)
-            sql.finish([start(sql)], failure, elapsed_us=[(n + 1) * 100_000])
+            sql.finish([lease], failure, elapsed_us=[(n + 1) * 100_000])
         start(sql)
         sql.submit()
         stats = sql.row(self.WINDOW, "2030-01-01 12:00+00", "2030-01-01 13:00+00")
@@ -269,8 +268,7 @@ class TestWhyWaiting:
 
     def test_all_slots_are_busy(self, sql: Sql) -> None:
         sql.rows("select pgqueue.create_queue('default', 2)")
-        for _ in range(4):
-            last = sql.submit()
+        last = [sql.submit() for _ in range(4)][-1]
         sql.claim(sql.worker(), 2)
         assert self.why(sql, last) == "no free slot: 2 of 2 are busy, 1 task(s) ahead of it"
 

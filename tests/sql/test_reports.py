@@ -36,16 +36,16 @@ def progress(sql: Sql, task_id: int) -> dict[str, Any]:
     return row
 
 
-def report(sql: Sql, *reports: dict[str, object]) -> list[int]:
+def report(sql: Sql, *reports: dict[str, Any]) -> list[int]:
     lost: list[int] = sql.value("select pgqueue.report_progress(%s)", Jsonb(reports))
     return lost
 
 
-def log(sql: Sql, *lines: dict[str, object]) -> int:
+def log(sql: Sql, *lines: dict[str, Any]) -> int:
     return int(sql.value("select pgqueue.write_logs(%s)", Jsonb(lines)))
 
 
-def line(lease: Lease, message: str = "hello", **fields: object) -> dict[str, object]:
+def line(lease: Lease, message: object = "hello", **fields: object) -> dict[str, Any]:
     return {"task_id": lease.id, "attempt": lease.attempt, "level": "info", "message": message, **fields}
 
 
@@ -253,7 +253,7 @@ class TestLogs:
         assert day == "2031-05-01"
 
     @pytest.mark.parametrize(("bad", "sqlstate"), [({"level": "loud"}, "23514"), ({"ago": -1}, "QU001")])
-    def test_bad_lines_are_refused(self, sql: Sql, bad: dict[str, object], sqlstate: str) -> None:
+    def test_bad_lines_are_refused(self, sql: Sql, bad: dict[str, Any], sqlstate: str) -> None:
         lease = start(sql)
         sql.refuses(sqlstate, "select pgqueue.write_logs(%s)", Jsonb([line(lease, **bad)]))
 

@@ -111,9 +111,7 @@ class TestUniqueKeys:
 
     def test_raise_names_the_live_task(self, sql: Sql) -> None:
         first = sql.submit("a", unique_key="k")
-        error = sql.refuses(
-            "QU202", "select pgqueue.submit('a', p_unique_key => 'k', p_on_conflict => 'raise')"
-        )
+        error = sql.refuses("QU202", "select pgqueue.submit('a', p_unique_key => 'k', p_on_conflict => 'raise')")
         assert json.loads(error.diag.message_detail or "")["task_id"] == first
 
     def test_replace_changes_the_payload_of_a_waiting_task(self, sql: Sql) -> None:
@@ -207,10 +205,10 @@ class TestPlainInsert:
         assert rows == [{"unique_key": "l"}]
 
     def test_copy_is_a_submit_as_well(self, sql: Sql) -> None:
-        with sql.conn.cursor() as cursor:
-            with cursor.copy("copy pgqueue.tasks (task_type, priority) from stdin") as copy:
-                for priority in (1, 900):
-                    copy.write_row(("a", priority))
+        copied = "copy pgqueue.tasks (task_type, priority) from stdin"
+        with sql.conn.cursor() as cursor, cursor.copy(copied) as copy:
+            for priority in (1, 900):
+                copy.write_row(("a", priority))
         rows = sql.claim_rows(sql.worker())
         assert [row["rank"] for row in rows] == [-900, -1]
 

@@ -138,7 +138,8 @@ class TestRescue:
         rescue(sql)
         assert sql.column("select id from pgqueue.workers") == []
 
-    def test_a_lost_worker_is_looked_at_again(self, sql: Sql, clock: Clock) -> None:
+    @pytest.mark.usefixtures("clock")
+    def test_a_lost_worker_is_looked_at_again(self, sql: Sql) -> None:
         """Whatever a first rescue left (a restore, a hand-made row) the next one takes."""
         task_id = sql.submit()
         worker = sql.worker()
@@ -368,5 +369,5 @@ def test_worker_ids_are_never_used_again(sql: Sql) -> None:
 
 @pytest.mark.parametrize("lease", [0, -1, 1e12, float("nan")])
 def test_a_lease_must_be_a_time(sql: Sql, lease: float) -> None:
-    with pytest.raises(Exception, match="lease|delay"):
+    with pytest.raises(Exception, match=r"lease|delay"):
         sql.worker(lease=lease)
