@@ -108,7 +108,7 @@ class TaskContext:
         """When the task was submitted."""
         from datetime import datetime  # noqa: PLC0415 - only handlers that ask for it pay for it
 
-        return datetime.fromisoformat(self.row[10])
+        return datetime.fromisoformat(self.row[10] or self.row[3])
 
     @property
     def unique_key(self) -> str | None:
