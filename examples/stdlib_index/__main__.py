@@ -57,9 +57,10 @@ def _count(text: str) -> int:
 
 
 def main() -> int:
-    """Run the demo and return its exit code: 0, 1 for an error that was told, 130 for Ctrl-C, 143 for SIGTERM."""
+    """Run the demo and return its exit code: 0, 1 for an error that was told, 130 for Ctrl-C, 128 + n for signal n."""
     chosen = arguments()
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _terminated)
     errors = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
         with Stage(chosen.folder.absolute()) as stage:
@@ -72,8 +73,8 @@ def main() -> int:
         return 1
 
 
-def _terminated(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise SystemExit(143)
+def _terminated(number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def _stop(stage: Stage) -> int:

@@ -22,6 +22,7 @@ __all__ = ["Display", "Seen"]
 
 TICKS = "▁▂▃▄▅▆▇█"
 COLUMNS = 30
+RATE_S = 0.5
 LINE_S = 2.0
 """Pause between two plain lines."""
 
@@ -49,7 +50,9 @@ class Display:
         self.rates: list[float] = []
         self._console = console
         self._title = title
-        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+        self._live = (
+            Live(console=console, auto_refresh=False) if console.is_terminal and not console.is_dumb_terminal else None
+        )
         self._marks: list[tuple[float, int]] = [(0.0, 0)]
         self._said_at = -LINE_S
 
@@ -76,9 +79,9 @@ class Display:
             self._console.print(self._line(seen), highlight=False, soft_wrap=True)
 
     def _note(self, seen: Seen) -> None:
-        """Keep one rate (tasks a second) for each second or so."""
+        """Keep one rate (tasks a second) for each half second or so."""
         moment, ended = self._marks[-1]
-        if seen.elapsed_s - moment >= 1.0:
+        if seen.elapsed_s - moment >= RATE_S:
             self.rates.append((seen.ended - ended) / (seen.elapsed_s - moment))
             self._marks.append((seen.elapsed_s, seen.ended))
 
@@ -112,7 +115,7 @@ class Display:
         return grid
 
     def _left(self, seen: Seen) -> str:
-        recent = self.rates[-5:]
+        recent = self.rates[-10:]
         rate = sum(recent) / len(recent) if recent else 0.0
         if rate < 1 or seen.ended >= seen.total:
             return ""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .library import Library, library_of
-from .summary import Figures, Outcome, duration, duration_row
+from .summary import Figures, Outcome, duration, duration_row, retry_reasons
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,7 +20,7 @@ WIDTH, HEIGHT = 1000, 100
 
 
 def write_page(path: Path, outcome: Outcome, figures: Figures, rates: list[float]) -> None:
-    """Write the page. `rates` are tasks a second, one for each second of the run."""
+    """Write the page. `rates` are tasks a second, evenly spaced over the run."""
     library = library_of(outcome.tasks)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(_page(library, figures, rates), encoding="utf-8")
@@ -30,13 +30,13 @@ def _page(library: Library, figures: Figures, rates: list[float]) -> str:
     title = f"The standard library of Python {platform.python_version()}"
     made = f"{figures.total:,} tasks, {len(figures.by_worker)} workers, {figures.seconds:.1f} seconds"
     sections = [
+        _run(figures, rates),
         _packages(library),
         _identifiers(library),
         _biggest(library),
         _deepest(library),
         _complex(library),
         _failures(figures),
-        _run(figures, rates),
     ]
     return f"""<!doctype html>
 <html lang="en">
@@ -76,7 +76,7 @@ def _tiles(library: Library, figures: Figures) -> str:
         (f"{library.functions:,}", "functions"),
         (f"{library.classes:,}", "classes"),
         (f"{library.distinct_identifiers:,}", "different identifiers"),
-        (f"{len(figures.failures):,}", "files that do not parse"),
+        (f"{len(figures.failures):,}", "failed for good"),
     ]
     made = "".join(
         f'<div class="tile"><b>{_text(number)}</b><span>{_text(name)}</span></div>' for number, name in tiles
@@ -103,7 +103,7 @@ def _ranking(rows: Iterable[tuple[str, int]]) -> str:
 
 def _packages(library: Library) -> str:
     rows = [(f'{_code(name)} <span class="soft">{files:,}</span>', lines) for name, files, lines in library.packages]
-    return _section("Largest packages", "lines; the small number counts files", _ranking(rows))
+    return _section("Largest packages", "lines; in grey the number of files", _ranking(rows))
 
 
 def _identifiers(library: Library) -> str:
@@ -133,20 +133,20 @@ def _complex(library: Library) -> str:
 
 def _failures(figures: Figures) -> str:
     rows = "".join(
-        f'<tr><td>{_code(name)}</td><td class="bad">{_text(reason)}</td></tr>' for name, reason in figures.failures
+        f'<tr><td class="name">{_code(name)}</td><td class="bad">{_text(reason)}</td></tr>'
+        for name, reason in figures.failures
     )
     body = f"<table>{rows}</table>" if rows else "<p>None.</p>"
-    return _section("Files that do not parse", "permanent failures: they are not tried again", body, wide=True)
+    return _section("Failed for good", "what does not parse will not parse on the next try either", body, wide=True)
 
 
 def _run(figures: Figures, rates: list[float]) -> str:
-    reasons = ", ".join(f"{count:,} {name}" for name, count in figures.retry_reasons) or "none needed"
     facts = [
         ("Tasks", f"{figures.completed:,} completed, {figures.failed:,} failed"),
         ("Throughput", f"{figures.throughput:.1f} tasks a second"),
         ("Wait", duration_row(figures.wait)),
         ("Run", duration_row(figures.run)),
-        ("Retries", f"{figures.retries}: {reasons}"),
+        ("Retries", f"{figures.retries}, {retry_reasons(figures)}" if figures.retries else "none"),
         ("Tasks of each worker", " + ".join(f"{count:,}" for count in figures.by_worker)),
     ]
     listed = "".join(f"<div><dt>{_text(name)}</dt><dd>{_text(value)}</dd></div>" for name, value in facts)

@@ -31,6 +31,7 @@ SYSTEM = Path("/var/lib/pgqueue/demo")
 DATABASE = "demo"
 TARGET = "stdlib_index.tasks:queue_service"
 STOP_S = 10.0
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Busy(Exception):
@@ -180,7 +181,9 @@ async def _serving(service: QueueService) -> list[WorkerInfo]:
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
     try:
         yield
     finally:

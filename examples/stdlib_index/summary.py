@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Figures", "Outcome", "Percentiles", "figures_of", "print_summary"]
 
 MOST_FAILURES = 12
+MOST_NAME = 40
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -121,15 +122,21 @@ def _facts(figures: Figures) -> Table:
     table = Table.grid(padding=(0, 3))
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
-    reasons = ", ".join(f"{count:,} {name}" for name, count in figures.retry_reasons)
     again = f"{figures.tried_again} tasks, {figures.succeeded_on_retry} of them completed"
     table.add_row("tasks", f"{figures.total:,}: {figures.completed:,} completed, {figures.failed:,} failed for good")
     table.add_row("throughput", f"{figures.throughput:.1f} tasks/s, {figures.seconds:.1f} s in all")
     table.add_row("wait", duration_row(figures.wait))
     table.add_row("run", duration_row(figures.run))
-    table.add_row("retries", f"{figures.retries} by {again} ({reasons})" if figures.retries else "none")
+    table.add_row("retries", f"{figures.retries} by {again} ({retry_reasons(figures)})" if figures.retries else "none")
     table.add_row("workers", " + ".join(f"{count:,}" for count in figures.by_worker) + " tasks")
     return table
+
+
+def retry_reasons(figures: Figures) -> str:
+    """Write what made tasks try again."""
+    if len(figures.retry_reasons) == 1:
+        return f"each after {figures.retry_reasons[0][0]}"
+    return ", ".join(f"{count:,} after {name}" for name, count in figures.retry_reasons)
 
 
 def duration_row(found: Percentiles) -> str:
@@ -144,7 +151,8 @@ def duration(ms: float) -> str:
 
 def _failures(failures: list[tuple[str, str]]) -> Table:
     table = Table(box=None, padding=(0, 3, 0, 0), header_style="dim", pad_edge=False)
-    table.add_column("FAILED FOR GOOD", no_wrap=True, max_width=40)
+    width = min(max(len(name) for name, _ in failures), MOST_NAME)
+    table.add_column("FAILED FOR GOOD", no_wrap=True, min_width=width, max_width=width)
     table.add_column("REASON", overflow="ellipsis", no_wrap=True)
     for name, reason in failures[:MOST_FAILURES]:
         table.add_row(Text(name), Text(reason.splitlines()[0] if reason else ""))

@@ -101,7 +101,7 @@ async def catalogue(ctx: TaskContext, order: Catalogue) -> list[ShelfTotals]:
 
 
 @queue_service.handler(
-    "check_shelf", queue_name="checks", max_retries=40, retry=Retry.exponential(0.5, cap=4, jitter=0)
+    "check_shelf", queue_name="checks", max_retries=100, retry=Retry.exponential(0.5, cap=2, jitter=0)
 )
 def check_shelf(_ctx: TaskContext, check: Check) -> int:
     """Compare a card with the files on disk. Fails, and is tried again, until the card is written."""
