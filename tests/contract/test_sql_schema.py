@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 
 from pgqueue import schema
 from pgqueue.errors import BY_SQLSTATE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-    import psycopg
+    from pgqueue.embedded import Server
 
     Connection = psycopg.Connection[Any]
 
@@ -70,6 +72,15 @@ DEFAULTS = {
     "run_at": "clock_timestamp()",
     "created_at": "clock_timestamp()",
 }
+
+
+@pytest.fixture(scope="module")
+def conn(server: Server, template: str) -> Iterator[Connection]:
+    """One database for all of these tests: they only read it."""
+    with psycopg.connect(server.dsn(), autocommit=True) as maker:
+        maker.execute(f"create database schema_contract template {template}".encode())
+    with psycopg.connect(server.dsn("schema_contract"), autocommit=True) as connection:
+        yield connection
 
 
 def column(conn: Connection, query: str, *params: object) -> list[Any]:

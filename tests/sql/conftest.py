@@ -201,6 +201,12 @@ class Background:
         """Whether it returned or raised."""
         return not self._thread.is_alive()
 
+    def give_up(self) -> None:
+        """Cancel it where it still runs, and wait for its thread."""
+        if not self.has_ended():
+            self.session.conn.cancel_safe(timeout=DEADLINE_S)
+            self._thread.join(DEADLINE_S)
+
     def result(self) -> Any:  # noqa: ANN401 - whatever the work returns
         """Wait for its end; return what it returned, or raise what it raised."""
         self._thread.join(DEADLINE_S)
@@ -222,8 +228,7 @@ def connect(dsn: str) -> Iterator[Callable[[], Sql]]:
 
     yield make
     for conn in opened:
-        if conn.info.transaction_status != psycopg.pq.TransactionStatus.ACTIVE:
-            conn.close()
+        conn.close()
 
 
 @pytest.fixture
@@ -239,11 +244,15 @@ def clock(sql: Sql) -> Clock:
 
 
 @pytest.fixture
-def background(connect: Callable[[], Sql]) -> Callable[[Sql, Callable[[Sql], Any]], Background]:
+def background(connect: Callable[[], Sql]) -> Iterator[Callable[[Sql, Callable[[Sql], Any]], Background]]:
     """Start statements that may have to wait; a session of its own watches them."""
     watcher = connect()
+    started: list[Background] = []
 
     def start(session: Sql, work: Callable[[Sql], Any]) -> Background:
-        return Background(session, watcher, work)
+        started.append(Background(session, watcher, work))
+        return started[-1]
 
-    return start
+    yield start
+    for work in started:
+        work.give_up()
