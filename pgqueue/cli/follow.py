@@ -10,7 +10,7 @@ import click
 from pgqueue.cli import words
 from pgqueue.cli.base import common, data_options
 from pgqueue.cli.failures import report
-from pgqueue.cli.output import console, line, plain, pretty
+from pgqueue.cli.output import console, is_terminal, line, plain, pretty
 from pgqueue.cli.parameters import TASK_ID, Duration
 from pgqueue.cli.session import run
 from pgqueue.cli.talk import visible
@@ -115,9 +115,10 @@ def _said(progress: TaskProgress) -> str:
 
 def display(*, stderr: bool = False) -> Display:
     """Return bars for a terminal, lines for anything else and where stdout is to be JSON."""
-    out = console(stderr=stderr)
     as_json = common().output != "table" and not stderr
-    return Bars(out) if out.is_terminal and not as_json else Lines(stderr=stderr, as_json=as_json)
+    if is_terminal(stderr=stderr) and not as_json:
+        return Bars(console(stderr=stderr))
+    return Lines(stderr=stderr, as_json=as_json)
 
 
 async def watched(service: QueueOperations, task_id: int, at_most: float | None) -> Task:

@@ -77,7 +77,7 @@ def _write(page: list[LogLine], out: Console) -> None:
             click.echo(line(plain(entry)))
             continue
         fields = " ".join(f"{name}={words.compact(value)}" for name, value in (entry.fields or {}).items())
-        text = Text(f"{entry.logged_at.astimezone():%H:%M:%S.%f}"[:-3] + " ", "dim" if out.is_terminal else "")
+        text = Text(f"{entry.logged_at.astimezone():%H:%M:%S.%f}"[:-3] + " ", "dim")
         text.append(f"{entry.level:8} ", STYLES.get(entry.level, ""))
         text.append(visible(f"{entry.message} {fields}".rstrip()))
         out.print(text, soft_wrap=True)

@@ -131,12 +131,17 @@ def facts(pairs: Mapping[str, str | None]) -> Table:
 def write_table(made: Table) -> None:
     """Print a table: to a terminal in its width, else as wide as it is, without trailing blanks."""
     out = console()
-    if out.is_terminal:
+    if is_terminal():
         out.print(made)
         return
     with out.capture() as captured:
         out.print(made)
     click.echo("\n".join(text.rstrip() for text in captured.get().splitlines()))
+
+
+def is_terminal(*, stderr: bool = False) -> bool:
+    """Return whether people look at stdout or stderr as it is written."""
+    return (sys.stderr if stderr else sys.stdout).isatty()
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -145,5 +150,5 @@ def console(*, stderr: bool = False) -> Console:
     from rich.theme import Theme
 
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else 10_000
+    width = None if is_terminal(stderr=stderr) else 10_000
     return Console(file=stream, width=width, theme=Theme(COLORS), highlight=False, markup=False, emoji=False)

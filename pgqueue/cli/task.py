@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from pgqueue.cli import words
-from pgqueue.cli.base import Group, common, data_options
+from pgqueue.cli.base import Group, data_options
 from pgqueue.cli.bulk import cancel, retry
 from pgqueue.cli.follow import result, watch
 from pgqueue.cli.logs import logs
 from pgqueue.cli.output import Column, emit_one, emit_rows, facts, plain, pretty, table, write_table
 from pgqueue.cli.parameters import TASK_ID
 from pgqueue.cli.session import run
-from pgqueue.cli.talk import say, visible
+from pgqueue.cli.talk import color, say, visible
 from pgqueue.cli.tasks import ENDED, LIVE, columns, filter_options, task_filter
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _error(execution: Execution) -> str:
 
 
 def _section(title: str, text: str) -> None:
-    click.echo(f"\n{click.style(title, bold=True)}", color=None if common().output == "table" else False)
+    click.echo(f"\n{click.style(title, bold=True)}", color=color())
     click.echo(visible("\n".join(f"  {part}" for part in text.splitlines())))
 
 

@@ -11,7 +11,7 @@ import click
 
 from pgqueue.cli import queue, words, workers
 from pgqueue.cli.base import common, data_options
-from pgqueue.cli.output import Column, console, line, plain, pretty, table, write_table
+from pgqueue.cli.output import Column, console, is_terminal, line, plain, pretty, table, write_table
 from pgqueue.cli.parameters import Duration
 from pgqueue.cli.session import run
 from pgqueue.errors import DatabaseUnavailable
@@ -61,7 +61,7 @@ async def _once(service: QueueOperations) -> None:
 
 async def _top(service: QueueOperations, interval: float) -> None:
     out = console()
-    if not out.is_terminal or common().output != "table":
+    if not is_terminal() or common().output != "table":
         while True:
             _print(await _look(service))
             click.echo(nl=common().output == "table")
