@@ -63,11 +63,13 @@ def environment() -> dict[str, str]:
 
 
 def alive(pid: int) -> bool:
-    """Tell whether a process runs; one that ended and is not waited for does not."""
+    """Tell whether a process runs; one that ended and that nobody waited for does not."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+        os.kill(pid, 0)
+    except ProcessLookupError:
         return False
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 @pytest.fixture
