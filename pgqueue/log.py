@@ -35,15 +35,24 @@ class TaskFields(Protocol):
     """The task that runs in this context, and where its events go besides stderr."""
 
     @property
-    def task_id(self) -> int: ...
+    def task_id(self) -> int:
+        """The task."""
+
     @property
-    def attempt(self) -> int: ...
+    def attempt(self) -> int:
+        """Which start of it."""
+
     @property
-    def task_type(self) -> str: ...
+    def task_type(self) -> str:
+        """Its type."""
+
     @property
-    def queue(self) -> str: ...
+    def queue(self) -> str:
+        """Its queue."""
+
     @property
-    def sink(self) -> Sink | None: ...
+    def sink(self) -> Sink | None:
+        """Where its events go besides stderr."""
 
 
 task_fields: ContextVar[TaskFields | None] = ContextVar("pgqueue_task_fields", default=None)
@@ -70,8 +79,13 @@ def capture(_logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     return event
 
 
-def configure(level: str = "info", format: Literal["console", "json"] = "console") -> None:  # noqa: A002 - as in settings
-    """Send structlog and the standard library's logging to stderr from `level` up.
+def configure(
+    level: str = "info",
+    format: Literal["console", "json"] = "console",  # noqa: A002 - as in settings
+    *,
+    standard_library: bool = True,
+) -> None:
+    """Send structlog, and with `standard_library` logging too, to stderr from `level` up.
 
     One event is one line: control characters are escaped; only a traceback on the console spans
     lines, and those are indented. NO_COLOR, or a stderr that is no terminal, means plain text.
@@ -84,7 +98,8 @@ def configure(level: str = "info", format: Literal["console", "json"] = "console
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(handlers=[_Forward()], level=max(number, logging.INFO), force=True)
+    if standard_library:
+        logging.basicConfig(handlers=[_Forward()], level=max(number, logging.INFO), force=True)
 
 
 class _Forward(logging.Handler):

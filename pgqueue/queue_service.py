@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from pgqueue.errors import ConfigurationError
 from pgqueue.handlers import Executor, Handler, Registry, Retry
-from pgqueue.models import QueueConfig
+from pgqueue.models import QueueConfig, TaskRequest
 from pgqueue.services import QueueOperations, Task
 from pgqueue.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from pgqueue.database import Database
     from pgqueue.settings import Settings
@@ -28,9 +28,10 @@ class QueueService(QueueOperations):
         super().__init__(db, config or QueueConfig())
         self.registry = Registry()
         self._queues: dict[str, int | None] = {}
+        self._made: set[str] = set()
 
     def register_queue(self, name: str, concurrency: int | None = None) -> None:
-        """Declare a queue that this service serves; written to the database when the service starts.
+        """Declare a queue that this service serves; made in the database when the service starts or first submits.
 
         `concurrency` is the number of slots in each worker process; None takes it from the queue's row.
         Raises ConfigurationError for a negative number.
@@ -114,6 +115,33 @@ class QueueService(QueueOperations):
     def declared_queues(self) -> list[str]:
         """Return the queues that `start` serves: the registered ones, then those that handlers name."""
         return list(dict.fromkeys([*self._queues, *sorted(self.registry.queue_names())]))
+
+    async def submit_task(self, request: TaskRequest, *, conn: object = None) -> Task:
+        """Submit a task, as QueueOperations does; a declared queue is made at the first submit."""
+        await self._make(request.queue_name)
+        return await super().submit_task(request, conn=conn)
+
+    async def submit_tasks(self, requests: Iterable[TaskRequest], *, conn: object = None) -> list[Task]:
+        """Submit many tasks, as QueueOperations does; declared queues are made at the first submit."""
+        given = list(requests)
+        for name in {request.queue_name for request in given} - self._made:
+            await self._make(name)
+        return await super().submit_tasks(given, conn=conn)
+
+    def to_make(self, name: str) -> bool:
+        """Tell, once for each name, whether a queue was declared and must be made before it is used."""
+        if name in self._made:
+            return False
+        self._made.add(name)
+        return name in self.declared_queues()
+
+    def slots_of(self, name: str) -> int | None:
+        """Return the concurrency that was declared for a queue."""
+        return self._queues.get(name)
+
+    async def _make(self, name: str) -> None:
+        if self.to_make(name):
+            await self.create_queue(name, concurrency=self.slots_of(name))
 
     async def _submit_typed(
         self,

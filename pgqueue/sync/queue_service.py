@@ -10,11 +10,11 @@ from pgqueue.database import Database
 from pgqueue.sync.operations import QueueOperations, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from pgqueue.database import SyncDatabase
     from pgqueue.handlers import Executor, Handler, Registry, Retry
-    from pgqueue.models import QueueConfig
+    from pgqueue.models import QueueConfig, TaskRequest
     from pgqueue.settings import Settings
 
 __all__ = ["QueueService"]
@@ -37,7 +37,7 @@ class QueueService(QueueOperations):
         return self.handlers.registry
 
     def register_queue(self, name: str, concurrency: int | None = None) -> None:
-        """Declare a queue that this service serves; written to the database when the service starts.
+        """Declare a queue that this service serves; made in the database when the service starts or first submits.
 
         Raises ConfigurationError for a negative number.
         """
@@ -95,6 +95,22 @@ class QueueService(QueueOperations):
     async def _drain(self, queues: Mapping[str, int | None] | None, settings: Settings | None) -> None:
         async with self.handlers.db:
             await self.handlers.drain(queues=queues, settings=settings)
+
+    def submit_task(self, request: TaskRequest, *, conn: object = None) -> Task:
+        """Submit a task, as QueueOperations does; a declared queue is made at the first submit."""
+        self._make(request.queue_name)
+        return super().submit_task(request, conn=conn)
+
+    def submit_tasks(self, requests: Iterable[TaskRequest], *, conn: object = None) -> list[Task]:
+        """Submit many tasks, as QueueOperations does; declared queues are made at the first submit."""
+        given = list(requests)
+        for name in {request.queue_name for request in given}:
+            self._make(name)
+        return super().submit_tasks(given, conn=conn)
+
+    def _make(self, name: str) -> None:
+        if self.handlers.to_make(name):
+            self.create_queue(name, concurrency=self.handlers.slots_of(name))
 
     def _submit_typed(
         self,

@@ -54,7 +54,7 @@ class Executors:
 
     @property
     def current(self) -> TaskContext | None:
-        """The handler that had the event loop last."""
+        """The handler that has the event loop just now."""
         return self._runner.current
 
     async def stop(self) -> None:

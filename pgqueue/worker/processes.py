@@ -55,7 +55,12 @@ class Processes:
         self._pool: ProcessPool | None = None
 
     async def start(self) -> None:
-        """Begin to receive reports."""
+        """Begin to receive reports, and start the server that forks processes.
+
+        That server dies with the thread that starts it: with this one, the loop's.
+        """
+        multiprocessing.get_context("forkserver").set_forkserver_preload(["pgqueue.worker.preload"])
+        forkserver.ensure_running()
         loop = asyncio.get_running_loop()
         self._transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self._receive), sock=self._socket)
 
@@ -89,12 +94,9 @@ class Processes:
 
     def _started(self) -> ProcessPool:
         if self._pool is None:
-            context = multiprocessing.get_context("forkserver")
-            context.set_forkserver_preload(["pgqueue.worker.preload"])
-            forkserver.ensure_running()  # the server dies with the thread that starts it: with this one, the loop's
             self._pool = ProcessPool(
                 max_workers=self._slots,
-                context=context,
+                context=multiprocessing.get_context("forkserver"),
                 initializer=child.initialize,
                 initargs=(self._address,),
             )

@@ -33,7 +33,7 @@ class Runner:
     """Starts attempts in order and calls `ended` when each is over, however it ended."""
 
     def __init__(self, ended: Callable[[Attempt], None]) -> None:
-        """To be made on the loop that runs the handlers. `current` is the one that had the loop last."""
+        """To be made on the loop that runs the handlers. `current` is the handler that has the loop just now."""
         self.current: TaskContext | None = None
         self._ended = ended
         self._ready: collections.deque[Attempt] = collections.deque()
@@ -73,6 +73,8 @@ class Runner:
             waits_for = context.run(coroutine.send, None)
         except StopIteration:
             return
+        finally:
+            self.current = None
         attempt.kill = task.cancel
         self._starter = None
         self._go_on()
@@ -89,6 +91,8 @@ class Runner:
                 waits_for = context.run(step, value)
             except StopIteration:
                 return
+            finally:
+                self.current = None
 
     async def _execute(self, attempt: Attempt) -> None:
         ctx, handler = attempt.ctx, attempt.handler

@@ -365,10 +365,15 @@ class Session:
         if self._blocked is not None:
             return
         ctx = self._executors.current if self._executors is not None else None
-        name = f"{ctx.task_type} (task {ctx.task_id})" if ctx is not None else "unknown"
-        self._blocked = name
+        if ctx is None:
+            self._blocked = "nobody"
+            log.warning("the event loop does not turn; the machine may be overloaded", blocked_s=round(lag, 1))
+            return
+        self._blocked = f"{ctx.task_type} (task {ctx.task_id})"
         log.warning(
-            "a handler blocks the event loop: use a plain function, or await", handler=name, blocked_s=round(lag, 1)
+            "a handler blocks the event loop: use a plain function, or await",
+            handler=self._blocked,
+            blocked_s=round(lag, 1),
         )
 
 

@@ -16,6 +16,7 @@ from pgqueue import __version__, calls, schema
 from pgqueue.database import SyncDatabase
 from pgqueue.errors import ConfigurationError, DatabaseUnavailable
 from pgqueue.listen import hub_of
+from pgqueue.log import configure
 from pgqueue.worker.executors import Executors
 from pgqueue.worker.maintenance import maintain
 from pgqueue.worker.processes import Processes
@@ -70,6 +71,8 @@ class Worker:
         Raises SchemaMismatch for a database that was not migrated, DatabaseUnavailable if it cannot be
         reached at the start; later it is waited for.
         """
+        if not structlog.is_configured():
+            configure(self._settings.log_level, self._settings.log_format, standard_library=False)
         if handle_signals and threading.current_thread() is threading.main_thread():
             self._listen_to_signals()
         was_open = self._database.is_open

@@ -1,0 +1,36 @@
+"""A queue that a service declares exists as soon as something is submitted to it."""
+
+from __future__ import annotations
+
+from pgqueue import Database, QueueService, TaskContext, TaskRequest, sync
+
+
+async def test_a_declared_queue_is_made_by_the_first_submit(dsn: str) -> None:
+    async with Database(dsn) as db:
+        service = QueueService(db)
+        service.register_queue("processing", 10)
+        await service.submit_task(TaskRequest(task_type="a", queue_name="processing"))
+        stats = await service.get_queue_stats("processing")
+    assert (stats.pending, stats.concurrency) == (1, 10)
+
+
+async def test_so_is_one_that_a_handler_names(dsn: str) -> None:
+    async with Database(dsn) as db:
+        service = QueueService(db)
+
+        @service.handler("resize", queue_name="images")
+        async def resize(_ctx: TaskContext) -> None:
+            """Nothing to do."""
+
+        await resize.submit()
+        await service.submit_tasks([resize.request(None)])
+        stats = await service.get_queue_stats("images")
+    assert (stats.pending, stats.concurrency) == (2, 5)
+
+
+def test_blocking_services_make_theirs_too(dsn: str) -> None:
+    with sync.Database(dsn) as db:
+        service = sync.QueueService(db)
+        service.register_queue("processing", 10)
+        service.submit_tasks([TaskRequest(task_type="a", queue_name="processing")])
+        assert service.get_queue_stats("processing").concurrency == 10
