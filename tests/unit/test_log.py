@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,12 +14,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgqueue import log
-from pgqueue.log import TaskFields, configure, task_fields
+from pgqueue.log import Sink, configure, task_fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     Event = tuple[str, str, Mapping[str, Any]]
+
+
+@dataclass
+class Task:
+    """What the log knows of a task."""
+
+    sink: Sink
+    task_id: int = 7
+    attempt: int = 2
+    task_type: str = "resize"
+    queue: str = "images"
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +51,7 @@ def sink() -> Iterator[list[Event]]:
     def take(level: str, message: str, fields: Mapping[str, Any]) -> None:
         events.append((level, message, fields))
 
-    token = task_fields.set(TaskFields(task_id=7, attempt=2, task_type="resize", queue="images", sink=take))
+    token = task_fields.set(Task(take))
     yield events
     task_fields.reset(token)
 
