@@ -11,7 +11,7 @@ from pgqueue.models import TaskFilter, TaskRecord, encode_payload
 from pgqueue.testing.targets import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Coroutine, Iterator, Mapping
 
     from pgqueue import sync
     from pgqueue.queue_service import QueueService
@@ -87,14 +87,45 @@ def _report(
     expected = "at least one" if times is None else str(times)
     lines = [f"expected {expected} of {task_type!r}{fields}; found {found}"]
     if tasks:
-        lines.append(f"{len(tasks)} of this type were submitted, newest first:")
-        return "\n".join(lines + [_line(task, wanted) for task in tasks[:SHOWN]])
+        lines.append(f"{len(tasks)} of this type were submitted, those that differ least first:")
+        compared = sorted(((task, [*_differences(task, wanted)]) for task in tasks), key=lambda pair: len(pair[1]))
+        return "\n".join(lines + [_compared(*pair) for pair in compared[:SHOWN]])
     others = target.run(calls.list_tasks(TaskFilter(page_size=SHOWN)))
     lines.append("none of this type was submitted; newest of all:" if others else "no task was submitted at all")
-    return "\n".join(lines + [_line(task, wanted) for task in others])
+    return "\n".join(lines + [_line(task) for task in others])
 
 
-def _line(task: TaskRecord, wanted: Mapping[str, Any]) -> str:
-    names = ["payload", "queue_name", *(name for name in wanted if name not in ("payload", "queue_name"))]
-    fields = ", ".join(f"{name}={getattr(task, name)!r}" for name in names)
+def _line(task: TaskRecord) -> str:
+    fields = f"payload={task.payload!r}, queue_name={task.queue_name!r}"
     return f"  task {task.task_id} {task.task_type!r} ({task.status}): {fields}"
+
+
+def _compared(task: TaskRecord, differences: list[str]) -> str:
+    """Tell where a task differs from what was expected, one line a place."""
+    lines = [f"  task {task.task_id} ({task.status}){':' if differences else ' is as expected'}"]
+    return "\n".join(lines + [f"    {difference}" for difference in differences])
+
+
+def _differences(task: TaskRecord, wanted: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in wanted.items():
+        yield from _between(name, getattr(task, name), value)
+
+
+def _between(path: str, found: object, wanted: object) -> Iterator[str]:
+    """Yield the innermost places where two values differ."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        for key in dict.fromkeys([*wanted, *found]):
+            yield from _between(f"{path}.{key}", found.get(key, ABSENT), wanted.get(key, ABSENT))
+    elif isinstance(found, list) and isinstance(wanted, list) and len(found) == len(wanted):
+        for index, (one, other) in enumerate(zip(found, wanted, strict=True)):
+            yield from _between(f"{path}[{index}]", one, other)
+    elif found != wanted:
+        yield f"{path} is {found!r}, not {wanted!r}"
+
+
+class _Absent:
+    def __repr__(self) -> str:
+        return "absent"
+
+
+ABSENT = _Absent()

@@ -49,13 +49,28 @@ async def test_what_was_not_says_what_was(service: QueueService, dsn: str) -> No
     with pytest.raises(AssertionError) as wrong:
         assert_submitted(dsn, "mail", {"to": "bob"}, queue_name="upload")
     assert "found 0" in str(wrong.value)
-    assert "(pending): payload={'to': 'ann'}, queue_name='default'" in str(wrong.value)
+    told = "(pending):\n    queue_name is 'default', not 'upload'\n    payload.to is 'ann', not 'bob'"
+    assert told in str(wrong.value)
     with pytest.raises(AssertionError, match=r"none of this type.*\n  task 1 'mail'"):
         assert_submitted(dsn, "letter")
     with pytest.raises(AssertionError, match="expected 2 of 'mail'; found 1"):
         assert_submitted(dsn, "mail", times=2)
     with pytest.raises(TypeError, match="no field queue;"):
         assert_submitted(dsn, "mail", queue="upload")
+
+
+async def test_of_many_those_that_differ_least_come_first_place_by_place(service: QueueService, dsn: str) -> None:
+    near = await service.submit_task(TaskRequest(task_type="mail", payload={"to": ["ann", "bob"], "size": {"cm": 3}}))
+    await service.submit_task(TaskRequest(task_type="mail", payload={"to": [], "more": None}))
+    with pytest.raises(AssertionError) as wrong:
+        assert_submitted(dsn, "mail", {"to": ["ann", "eve"], "size": {"cm": 3}})
+    _, _, first, difference, _, *others = str(wrong.value).splitlines()
+    assert (first, difference) == (f"  task {near.task_id} (pending):", "    payload.to[1] is 'bob', not 'eve'")
+    assert [line.strip() for line in others] == [
+        "payload.to is [], not ['ann', 'eve']",
+        "payload.size is absent, not {'cm': 3}",
+        "payload.more is None, not absent",
+    ]
 
 
 def test_an_open_transaction_sees_its_own_tasks(dsn: str, conn: psycopg.Connection[Any]) -> None:
