@@ -288,8 +288,13 @@ begin
             hint = 'For instance select * from pgqueue.submit_many(''[{"task_type": "report"}]'').';
     end if;
     if v_has_keys then
+        -- Keys are taken in their order, so that two calls with the same keys never deadlock.
         return query select g.position_no, s.task_id, s.created
-        from pgqueue._given_tasks(p_tasks) g
+        from (
+            select t.*
+            from pgqueue._given_tasks(p_tasks) t
+            order by t.unique_key nulls first, t.task_type, t.position_no
+        ) g
         cross join lateral pgqueue.submit_or_get(
             g.task_type, g.payload, g.queue_name, g.priority, g.max_retries, g.timeout, g.run_at,
             g.unique_key, g.user_id, g.project_id, g.metadata, g.on_conflict

@@ -305,3 +305,34 @@ def test_new_lanes_in_opposite_orders_do_not_deadlock(
     for session in (one, two):
         session.rows("commit")
     assert len(sql.claim(sql.worker())) == 4
+
+
+class TestKeysInOppositeOrders:
+    def play(self, connect: Callable[[], Sql], background: Callable[..., Any]) -> set[int]:
+        """One bulk submit stops half way, at a key that the gate holds; another has the same keys in another order."""
+        gate, one, two = connect(), connect(), connect()
+        gate.rows("begin")
+        gate.submit(unique_key="c")
+        many = "select task_id from pgqueue.submit_many(%s)"
+        batches = [Jsonb([{"task_type": "work", "unique_key": key} for key in keys]) for keys in ("acb", "ba")]
+        first = background(one, lambda s: s.column(many, batches[0]))
+        assert first.waits_for() == {gate.pid}
+        second = background(two, lambda s: s.column(many, batches[1]))
+        assert second.waits_for() == {one.pid}
+        gate.rows("rollback")
+        return {*first.result(), *second.result()}
+
+    def test_bulk_submits_take_them_in_one_order(
+        self, connect: Callable[[], Sql], background: Callable[..., Any]
+    ) -> None:
+        assert len(self.play(connect, background)) == 3
+
+    def test_in_the_order_given_they_deadlock(
+        self, sql: Sql, connect: Callable[[], Sql], background: Callable[..., Any]
+    ) -> None:
+        ordered = "order by t.unique_key nulls first, t.task_type, t.position_no"
+        source = str(sql.value("select pg_get_functiondef('pgqueue.submit_many'::regproc)"))
+        assert ordered in source
+        sql.conn.execute(source.replace(ordered, "order by t.position_no").encode())
+        with pytest.raises(psycopg.errors.DeadlockDetected):
+            self.play(connect, background)
