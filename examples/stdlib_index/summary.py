@@ -153,7 +153,7 @@ def _failures(failures: list[tuple[str, str]]) -> Table:
     table = Table(box=None, padding=(0, 3, 0, 0), header_style="dim", pad_edge=False)
     width = min(max(len(name) for name, _ in failures), MOST_NAME)
     table.add_column("FAILED FOR GOOD", no_wrap=True, min_width=width, max_width=width)
-    table.add_column("REASON", overflow="ellipsis", no_wrap=True)
+    table.add_column("REASON", overflow="fold")
     for name, reason in failures[:MOST_FAILURES]:
         table.add_row(Text(name), Text(reason.splitlines()[0] if reason else ""))
     if len(failures) > MOST_FAILURES:
