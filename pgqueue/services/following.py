@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pgqueue import calls
 from pgqueue.errors import DatabaseUnavailable
-from pgqueue.listen import hub_of
 from pgqueue.models import TaskProgress
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
     from pgqueue.calls import Call
     from pgqueue.database import Database
+    from pgqueue.listen import Hub
 
 __all__ = ["Ear", "Pause", "changes", "closed", "watch"]
 
@@ -71,18 +71,20 @@ def watch(task_id: int, ear: Ear) -> Generator[Call[Any] | Pause | TaskProgress,
         yield Pause(pause if fence is not None else LOOK_S if ear.is_alive else POLL_S)
 
 
-async def changes(db: Database, task_id: int) -> AsyncIterator[TaskProgress]:
-    """Yield the state of a task that has not ended, and after every change, until it is final.
+async def changes(db: Database, task_id: int, hub: Hub) -> AsyncIterator[TaskProgress]:
+    """Yield the state of a task that has not ended, and after every change, until it is final; `hub` was started.
 
     Raises TaskNotFound, and DatabaseUnavailable after a minute without the database or when it is closed.
     """
-    hub = hub_of(db)
-    await hub.start()
+    if hub.is_stopped:
+        raise closed(task_id)
     async with hub.follow("task", task_id) as events:
         steps = watch(task_id, hub)
         step = next(steps, None)
         while step is not None:
             answer: Any = None
+            if hub.is_stopped:
+                raise closed(task_id)
             if isinstance(step, TaskProgress):
                 yield step
             elif isinstance(step, Pause):
@@ -94,8 +96,6 @@ async def changes(db: Database, task_id: int) -> AsyncIterator[TaskProgress]:
                 except DatabaseUnavailable as error:
                     step = steps.throw(error)
                     continue
-            if hub.is_stopped:
-                raise closed(task_id)
             step = _after(steps, answer)
 
 

@@ -7,6 +7,7 @@ import functools
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 from pgqueue import calls
+from pgqueue.listen import hub_of
 from pgqueue.models import QueueConfig, TaskFilter, TaskProgress, TaskRecord, TaskRequest
 from pgqueue.services import shared
 from pgqueue.services.following import changes
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from pgqueue.calls import Call
     from pgqueue.database import Database
+    from pgqueue.listen import Hub
     from pgqueue.services.shared import TaskPage
 
 __all__ = ["QueueOperations", "Task", "async_method", "follow_progress"]
@@ -80,7 +82,9 @@ class Task(TaskRecord, kw_only=True, dict=True):
         return service
 
 
-async def follow_progress(db: Database, task_id: int, first: TaskProgress | None = None) -> AsyncIterator[TaskProgress]:
+async def follow_progress(
+    db: Database, task_id: int, first: TaskProgress | None = None, hub: Hub | None = None
+) -> AsyncIterator[TaskProgress]:
     """Yield a task's progress (`first` where it was just read) and each change; the last one is its final state.
 
     Raises TaskNotFound.
@@ -89,7 +93,10 @@ async def follow_progress(db: Database, task_id: int, first: TaskProgress | None
     yield last
     if last.is_final:
         return
-    async for progress in changes(db, task_id):
+    if hub is None:
+        hub = hub_of(db)
+        await hub.start()
+    async for progress in changes(db, task_id, hub):
         if progress != last:
             last = progress
             yield progress

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from pgqueue import calls, retention
+from pgqueue.listen import hub_of
 from pgqueue.services import shared
 from pgqueue.services.operations import QueueOperations, Task, async_method, follow_progress
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from pgqueue.database import Database
+    from pgqueue.listen import Hub
     from pgqueue.models import TaskFilter, TaskProgress
     from pgqueue.services.shared import TaskPage
 
@@ -85,7 +87,9 @@ class StateService:
         Changes that follow each other closely are told as one. Raises TaskNotFound.
         """
         first = await self.db.run(calls.get_progress(task_id))
-        task = asyncio.create_task(self._deliver(first, callback))
+        hub = hub_of(self.db)
+        await hub.start()
+        task = asyncio.create_task(self._deliver(first, callback, hub))
         self._subscriptions[task] = Subscription(task_id, task)
         task.add_done_callback(self._ended)
         return self._subscriptions[task]
@@ -101,8 +105,8 @@ class StateService:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.warning("a progress subscription ended early", task_id=subscription.task_id, error=str(error))
 
-    async def _deliver(self, first: TaskProgress, callback: ProgressCallback) -> None:
-        async for progress in follow_progress(self.db, first.task_id, first):
+    async def _deliver(self, first: TaskProgress, callback: ProgressCallback, hub: Hub) -> None:
+        async for progress in follow_progress(self.db, first.task_id, first, hub):
             try:
                 answer = callback(progress)
                 if inspect.isawaitable(answer):

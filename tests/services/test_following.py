@@ -414,8 +414,9 @@ def test_closing_a_blocking_database_ends_those_who_follow(dsn: str) -> None:
 
 
 async def test_a_task_that_is_cleaned_up_ends_its_subscription_with_an_error(
-    service: QueueService, state: StateService, engine: Engine
+    service: QueueService, state: StateService, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(following, "LOOK_S", 0.1)
     task = await service.submit_task(request())
     subscription = await state.subscribe_progress(task.task_id, lambda _progress: None)
     await until(lambda: followed(engine, task.task_id))
