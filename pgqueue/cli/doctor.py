@@ -180,7 +180,7 @@ async def _listen(database: Database, chosen: Settings) -> list[Finding]:
     fix = "set PGQUEUE_LISTEN_DSN to a direct connection"
     if not chosen.pooler:
         fix += ", and PGQUEUE_POOLER=1 if the pooler works by transaction"
-    detail = f"notifications do not arrive: workers look every {chosen.poll_s:g} s instead"
+    detail = f"notifications do not arrive: workers look every {min(chosen.poll_s, 0.25):g} s instead"
     return [Finding("listen", "warning", detail, fix)]
 
 

@@ -24,7 +24,7 @@ from pgqueue.worker.queue_loop import QueueLoop
 from pgqueue.worker.reports import NOTHING, Reports
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from pgqueue.database import Database, SyncDatabase
     from pgqueue.listen import Hub
@@ -52,6 +52,7 @@ class Session:
         hub: Hub,
         settings: Settings,
         slots: Mapping[str, int],
+        stop_worker: Callable[[], None],
         following: Collection[str] = (),
     ) -> None:
         """`slots` maps queues to concurrency, those `following` change with their row; `worker_id` was registered."""
@@ -80,6 +81,7 @@ class Session:
             on_blocked=self._name_blocker,
         )
         self._following = following
+        self._stop_worker = stop_worker
         self._registry = registry
         self._loop = loop
         self._executors: Executors | None = None
@@ -292,8 +294,8 @@ class Session:
     def _obey(self, orders: Orders) -> None:
         if orders.is_lost:
             self.lose()
-        elif orders.stop_requested:
-            self.stop()
+        elif orders.stop_requested and not self.is_stopping:
+            self._stop_worker()
         self.cancel(orders.cancel_ids)
 
     # What goes on beside the queues

@@ -133,6 +133,7 @@ class Worker:
             hub=self._hub,
             settings=self._settings,
             slots=slots,
+            stop_worker=self.stop,
             following=following,
         )
         processes = self._processes(session, slots)
@@ -224,9 +225,7 @@ class Worker:
             return
         if session is None:
             return
-        if order.get("kind") == "cancel" and order.get("worker_id") == session.worker_id:
+        if order.get("kind") in ("cancel", "stop") and order.get("worker_id") == session.worker_id:
             session.heart.beat_soon()
-        elif order.get("kind") == "stop" and order.get("worker_id") == session.worker_id:
-            self.stop()
         elif order.get("kind") == "queue" and order.get("queue_name") in self._wanted:
             session.refresh_soon(str(order["queue_name"]))

@@ -168,3 +168,20 @@ def test_a_worker_that_cannot_renew_its_lease_stops_its_handlers_and_lives_on(
         assert conn.execute("select count(*) from pgqueue.tasks where attempt = 2").fetchone() == (2,)
     worker.send_signal(signal.SIGTERM)
     worker.send_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("pooler", ["false", "true"], ids=["notified", "by heartbeat"])
+def test_an_operator_stops_a_worker(
+    dsn: str,
+    conn: psycopg.Connection[Any],
+    witness: Path,
+    start: Callable[..., subprocess.Popen[bytes]],
+    pooler: str,
+) -> None:
+    worker = start(dsn, pooler=pooler, heartbeat_s="0.2")
+    submit(conn, "short")
+    wait_until(said(witness, "short started"), "the task starts")
+    conn.execute("select pgqueue.request_stop(id) from pgqueue.workers")
+    assert worker.wait(DEADLINE_S) == 0
+    assert conn.execute("select status from pgqueue.finished_tasks").fetchall() == [("completed",)]
+    assert conn.execute("select count(*) from pgqueue.workers").fetchone() == (0,)
