@@ -65,20 +65,20 @@ order by t.run_at;
 comment on view pgqueue.retrying_tasks is 'What failed and will be tried again, when?';
 
 create or replace view pgqueue.stuck_tasks as
-select
-    r.id, r.task_type, r.queue_name, r.worker_id, r.running_for,
-    case
-        when r.timeout is not null and r.running_for > make_interval(secs => r.timeout + 30) then 'ran past its timeout'
-        when w.lost_at is not null then 'its worker was lost'
-        when w.heartbeat_at + w.lease < pgqueue._now() then 'its worker is not heard'
-        else 'its cancellation is not heeded'
-    end as reason
-from pgqueue.running_tasks r
-join pgqueue.workers w on w.id = r.worker_id
-where (r.timeout is not null and r.running_for > make_interval(secs => r.timeout + 30))
-or w.lost_at is not null
-or w.heartbeat_at + w.lease < pgqueue._now()
-or r.cancel_requested_at < pgqueue._now() - interval '30 seconds';
+select s.id, s.task_type, s.queue_name, s.worker_id, s.running_for, s.reason
+from (
+    select
+        r.id, r.task_type, r.queue_name, r.worker_id, r.running_for,
+        case
+            when r.running_for > make_interval(secs => r.timeout + 30) then 'ran past its timeout'
+            when w.lost_at is not null then 'its worker was lost'
+            when w.heartbeat_at + w.lease < pgqueue._now() then 'its worker is not heard'
+            when r.cancel_requested_at < pgqueue._now() - interval '30 seconds' then 'its cancellation is not heeded'
+        end as reason
+    from pgqueue.running_tasks r
+    join pgqueue.workers w on w.id = r.worker_id
+) s
+where s.reason is not null;
 
 comment on view pgqueue.stuck_tasks is 'What runs and should not?';
 
@@ -113,8 +113,8 @@ select
     pg_catalog.pg_notification_queue_usage() as notify_queue_usage,
     (
         select count(*)
-        from generate_series(0, 2) as d (day)
-        where to_regclass('pgqueue.' || pgqueue._partition_name('finished_tasks', (pgqueue._now() at time zone 'UTC')::date + d.day)) is null
+        from unnest(array[0, 1, 2]) d
+        where to_regclass('pgqueue.' || pgqueue._partition_name('finished_tasks', (pgqueue._now() at time zone 'UTC')::date + d)) is null
     ) as missing_partitions,
     (select count(*) from pgqueue.worker_overview w where w.state = 'alive') as workers_alive,
     (select count(*) from pgqueue.worker_overview w where w.state in ('lost', 'silent')) as workers_lost,

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
-from chaos.history import Execution, Finished, History, violations
 
 from pgqueue import schema
+from tests.chaos.history import Execution, Finished, History, violations
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +55,7 @@ class Fleet:
 
     def start(self) -> subprocess.Popen[bytes]:
         worker = Path(sys.executable).with_name("pgqueue-worker")
-        command = [worker, "chaos.app:queue_service", "--queue", "default=50", "--queue", "slow=10"]
+        command = [str(worker), "chaos.app:queue_service", "--queue", "default=50", "--queue", "slow=10"]
         return subprocess.Popen(command, env=self.environment, stdout=self.log, stderr=self.log)
 
     def kill_one(self, chance: random.Random) -> str:

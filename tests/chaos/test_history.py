@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from chaos.history import Execution, Finished, History, violations
+
+from tests.chaos.history import Execution, Finished, History, violations
 
 if TYPE_CHECKING:
     from collections.abc import Callable

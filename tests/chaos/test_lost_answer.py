@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -97,7 +97,7 @@ async def proxied(dsn: str, folder: str) -> AsyncIterator[tuple[CuttingProxy, st
         await proxy.stop()
 
 
-async def until_all_have_ended(conn: psycopg.AsyncConnection[tuple[int, ...]]) -> None:
+async def until_all_have_ended(conn: psycopg.AsyncConnection[Any]) -> None:
     async with asyncio.timeout(DEADLINE_S):
         while True:
             cursor = await conn.execute("select count(*) from pgqueue.tasks")
@@ -109,7 +109,7 @@ async def until_all_have_ended(conn: psycopg.AsyncConnection[tuple[int, ...]]) -
 @pytest.mark.parametrize("needle", [b"pgqueue.claim(", b"pgqueue.finish("])
 @pytest.mark.parametrize("slots", [5, 200])
 async def test_a_lost_answer_loses_no_task_and_doubles_none(
-    dsn: str, aconn: psycopg.AsyncConnection[tuple[int, ...]], home: object, needle: bytes, slots: int
+    dsn: str, aconn: psycopg.AsyncConnection[Any], home: object, needle: bytes, slots: int
 ) -> None:
     starts: Counter[tuple[int, int]] = Counter()
     running: Counter[int] = Counter()
