@@ -252,11 +252,14 @@ begin
     ),
     by_queue as (
         select a.queue_name, array_agg(a.id) as ids from again a group by a.queue_name
+    ),
+    woken as materialized (
+        select q.ids, pgqueue._wake(q.queue_name) from by_queue q
     )
-    select array_agg(i.id), count(pgqueue._wake(q.queue_name))
+    select array_agg(i.id)
     into v_ids
-    from by_queue q
-    cross join lateral unnest(q.ids) as i (id);
+    from woken w
+    cross join lateral unnest(w.ids) as i (id);
     return v_ids;
 end $$;
 

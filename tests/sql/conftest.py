@@ -217,12 +217,12 @@ class Background:
 
 
 @pytest.fixture
-def connect(dsn: str) -> Iterator[Callable[[], Sql]]:
-    """Open further sessions on this test's database."""
+def connect(dsn: str) -> Iterator[Callable[..., Sql]]:
+    """Open further sessions on this test's database, or on another one."""
     opened: list[psycopg.Connection[dict[str, Any]]] = []
 
-    def make() -> Sql:
-        conn = psycopg.connect(dsn, autocommit=True, row_factory=dict_row, prepare_threshold=None)
+    def make(where: str = dsn) -> Sql:
+        conn = psycopg.connect(where, autocommit=True, row_factory=dict_row, prepare_threshold=None)
         opened.append(conn)
         return Sql(conn)
 

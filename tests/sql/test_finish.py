@@ -178,6 +178,17 @@ class TestRetries:
         assert len(sql.claim(worker)) == 1
 
 
+def test_a_batch_of_retries_looks_for_sleepers_once_a_queue(sql: Sql) -> None:
+    for _ in range(10):
+        sql.submit()
+    leases = sql.claim(sql.worker())
+    sql.rows("set track_functions = 'pl'")
+    with sql.conn.transaction():
+        sql.finish(leases, FAILED)
+        calls = sql.value("select calls from pg_stat_xact_user_functions where funcname = '_wake'")
+    assert calls == 1
+
+
 class TestCounters:
     """failures, crashes and neither: what each end of an attempt costs."""
 

@@ -10,12 +10,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 from psycopg.types.json import Jsonb
+
+from pgqueue import schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pgqueue.embedded import Server
     from tests.sql.conftest import Sql
 
 QUEUE = "default"
@@ -447,3 +451,35 @@ class TestTheAlarm:
         due = self.due_in(sql)
         assert due is not None
         assert 40 < due <= 50
+
+
+class TestAFullNotificationQueue:
+    """PostgreSQL fails the commit of whoever notifies into a full queue; a submit must not be among them."""
+
+    def fill(self, sql: Sql, until: float) -> None:
+        while sql.value("select pg_notification_queue_usage()") < until:
+            sql.rows("select pg_notify('noise', repeat('x', 7900))")
+
+    def test_submits_go_on_in_silence(
+        self, new_server: Callable[..., Server], sql: Sql, connect: Callable[..., Sql]
+    ) -> None:
+        """The size of that queue can be set since PostgreSQL 17; before that only the rule itself is looked at."""
+        if sql.conn.info.server_version < 170_000:
+            source = sql.value("select prosrc from pg_proc where oid = 'pgqueue._notify'::regproc")
+            assert "pg_notification_queue_usage() < 0.5" in source
+            return
+        small = new_server(max_notify_queue_pages=64)
+        small.start()
+        schema.migrate(small.dsn())
+        deaf, one = connect(small.dsn()), connect(small.dsn())
+        deaf.rows("listen noise")
+        deaf.rows("begin")
+        one.rows("select pgqueue.set_wait(%s, 'default', false)", one.worker(QUEUE))
+        self.fill(one, 0.5)
+        before = one.value("select pg_notification_queue_usage()")
+        for _ in range(50):
+            insert(one)
+        assert one.value("select pg_notification_queue_usage()") == before
+        with pytest.raises(psycopg.Error, match="too many notifications"):
+            self.fill(one, 1.1)
+        insert(one)
