@@ -118,30 +118,33 @@ class QueueService(QueueOperations):
 
     async def submit_task(self, request: TaskRequest, *, conn: object = None) -> Task:
         """Submit a task, as QueueOperations does; a declared queue is made at the first submit."""
-        await self._make(request.queue_name)
+        await self._make([request])
         return await super().submit_task(request, conn=conn)
 
     async def submit_tasks(self, requests: Iterable[TaskRequest], *, conn: object = None) -> list[Task]:
         """Submit many tasks, as QueueOperations does; declared queues are made at the first submit."""
         given = list(requests)
-        for name in {request.queue_name for request in given} - self._made:
-            await self._make(name)
+        await self._make(given)
         return await super().submit_tasks(given, conn=conn)
 
-    def to_make(self, name: str) -> bool:
-        """Tell, once for each name, whether a queue was declared and must be made before it is used."""
-        if name in self._made:
-            return False
+    def to_make(self, requests: Iterable[object]) -> list[str]:
+        """Return the declared queues of these requests that are not known to have been made."""
+        given = (getattr(request, "queue_name", None) for request in requests)
+        names = {name for name in given if isinstance(name, str)}
+        return [name for name in self.declared_queues() if name in names and name not in self._made]
+
+    def note_made(self, name: str) -> None:
+        """Remember that a declared queue was made."""
         self._made.add(name)
-        return name in self.declared_queues()
 
     def slots_of(self, name: str) -> int | None:
         """Return the concurrency that was declared for a queue."""
         return self._queues.get(name)
 
-    async def _make(self, name: str) -> None:
-        if self.to_make(name):
+    async def _make(self, requests: Iterable[object]) -> None:
+        for name in self.to_make(requests):
             await self.create_queue(name, concurrency=self.slots_of(name))
+            self.note_made(name)
 
     async def _submit_typed(
         self,

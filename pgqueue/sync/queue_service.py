@@ -98,19 +98,19 @@ class QueueService(QueueOperations):
 
     def submit_task(self, request: TaskRequest, *, conn: object = None) -> Task:
         """Submit a task, as QueueOperations does; a declared queue is made at the first submit."""
-        self._make(request.queue_name)
+        self._make([request])
         return super().submit_task(request, conn=conn)
 
     def submit_tasks(self, requests: Iterable[TaskRequest], *, conn: object = None) -> list[Task]:
         """Submit many tasks, as QueueOperations does; declared queues are made at the first submit."""
         given = list(requests)
-        for name in {request.queue_name for request in given}:
-            self._make(name)
+        self._make(given)
         return super().submit_tasks(given, conn=conn)
 
-    def _make(self, name: str) -> None:
-        if self.handlers.to_make(name):
+    def _make(self, requests: Iterable[TaskRequest]) -> None:
+        for name in self.handlers.to_make(requests):
             self.create_queue(name, concurrency=self.handlers.slots_of(name))
+            self.handlers.note_made(name)
 
     def _submit_typed(
         self,

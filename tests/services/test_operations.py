@@ -50,7 +50,7 @@ PAIRS = [
     (async_services.Task, sync.Task),
     (async_services.Subscription, sync.Subscription),
 ]
-ONLY_ASYNC = {"worker", "declared_queues"}
+ONLY_ASYNC = {"worker", "declared_queues", "slots_of", "to_make", "note_made"}
 
 
 @pytest.mark.parametrize(("kind", "blocking"), PAIRS, ids=[kind.__name__ for kind, _ in PAIRS])

@@ -330,6 +330,21 @@ def test_a_handler_of_a_blocking_service_submits_blocking(blocking: sync.QueueSe
         blocking.register_handler("typed", typed.fn)
 
 
+async def test_a_declared_queue_is_made_by_the_first_submit_that_succeeds(
+    service: QueueService, blocking: sync.QueueService, engine: Engine
+) -> None:
+    service.register_queue("declared", concurrency=3)
+    blocking.register_queue("other", concurrency=4)
+    engine.run("alter table pgqueue.queues add constraint no_queues check (name = 'default')")
+    with pytest.raises(InvalidInput):
+        await service.submit_task(request(queue_name="declared"))
+    engine.run("alter table pgqueue.queues drop constraint no_queues")
+    assert (await service.submit_task(request(queue_name="declared"))).created
+    assert len(blocking.submit_tasks([request(queue_name="other"), request()])) == 2
+    slots = {queue.name: queue.concurrency for queue in await service.list_queues()}
+    assert (slots["declared"], slots["other"]) == (3, 4)
+
+
 async def test_the_first_operation_opens_the_pool_once_for_many(dsn: str) -> None:
     database = Database(dsn)
     service = QueueService(database)
