@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import threading
-import time
 import weakref
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -30,7 +30,6 @@ __all__ = ["Database", "SyncDatabase", "translated"]
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
-CHECK_AFTER_S = 1.0
 CONNECT_TIMEOUT_S = 5
 
 
@@ -148,7 +147,7 @@ class Database(_Common):
             async with await psycopg.AsyncConnection.connect(dsn, **self._arguments()):
                 pass
             pool: AsyncConnectionPool[psycopg.AsyncConnection[Row]] = AsyncConnectionPool(
-                **self._pool_arguments(), check=_check_async, configure=self._note
+                **self._pool_arguments(), configure=self._note
             )
             await pool.open()
         return pool
@@ -203,10 +202,18 @@ class Database(_Common):
         if self._pool is None or self._loop is not asyncio.get_running_loop():
             await self.open()
         assert self._pool is not None  # noqa: S101 - said by what stands above
+        pool = self._pool
         with translated():
-            async with self._pool.connection() as conn:
-                yield conn
-                conn.pgqueue_used_at = time.monotonic()  # type: ignore[attr-defined]
+            conn = await pool.getconn()
+            while _hung_up(conn):
+                await conn.close()
+                await pool.putconn(conn)
+                conn = await pool.getconn()
+            try:
+                async with conn:
+                    yield conn
+            finally:
+                await pool.putconn(conn)
 
     async def connect(self, dsn: str | None = None) -> psycopg.AsyncConnection[Row]:
         """Open a dedicated connection. Raises DatabaseUnavailable."""
@@ -243,9 +250,7 @@ class SyncDatabase(_Common):
                 with translated():
                     with psycopg.connect(self.dsn, **self._arguments()):
                         pass
-                    pool: ConnectionPool[psycopg.Connection[Row]] = ConnectionPool(
-                        **self._pool_arguments(), check=_check
-                    )
+                    pool: ConnectionPool[psycopg.Connection[Row]] = ConnectionPool(**self._pool_arguments())
                     pool.open()
                 self._pool = pool
             return self._pool
@@ -283,9 +288,17 @@ class SyncDatabase(_Common):
     def connection(self) -> Iterator[psycopg.Connection[Row]]:
         """Lend a connection of the pool, in autocommit mode. Raises DatabaseUnavailable."""
         pool = self._pool or self._open()
-        with translated(), pool.connection() as conn:
-            yield conn
-            conn.pgqueue_used_at = time.monotonic()  # type: ignore[attr-defined]
+        with translated():
+            conn = pool.getconn()
+            while _hung_up(conn):
+                conn.close()
+                pool.putconn(conn)
+                conn = pool.getconn()
+            try:
+                with conn:
+                    yield conn
+            finally:
+                pool.putconn(conn)
 
     def connect(self, dsn: str | None = None) -> psycopg.Connection[Row]:
         """Open a dedicated connection. Raises DatabaseUnavailable."""
@@ -306,14 +319,18 @@ def _run(conn: psycopg.Connection[Any], call: Call[T]) -> T:
         return call.decode(cursor.fetchall())
 
 
-async def _check_async(conn: psycopg.AsyncConnection[Row]) -> None:
-    if time.monotonic() - getattr(conn, "pgqueue_used_at", 0.0) > CHECK_AFTER_S:
-        await AsyncConnectionPool.check_connection(conn)
-
-
-def _check(conn: psycopg.Connection[Row]) -> None:
-    if time.monotonic() - getattr(conn, "pgqueue_used_at", 0.0) > CHECK_AFTER_S:
-        ConnectionPool.check_connection(conn)
+def _hung_up(conn: psycopg.AsyncConnection[Row] | psycopg.Connection[Row]) -> bool:
+    """Tell, without asking the server, whether it has closed this idle connection."""
+    if conn.closed:
+        return True
+    poll = select.poll()
+    poll.register(conn.fileno(), select.POLLIN)
+    try:
+        while poll.poll(0):
+            conn.pgconn.consume_input()
+    except psycopg.OperationalError:
+        return True
+    return False
 
 
 async def _unwrap_async(conn: Any) -> psycopg.AsyncConnection[Any]:  # noqa: ANN401 - any JSON, or any connection

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 from pgqueue import calls
+from pgqueue.errors import PgqueueError
 from pgqueue.listen import hub_of
 from pgqueue.models import QueueConfig, TaskFilter, TaskProgress, TaskRecord, TaskRequest
 from pgqueue.services import shared
@@ -113,11 +115,16 @@ class QueueOperations:
     async def submit_task(self, request: TaskRequest, *, conn: object = None) -> Task:
         """Submit a task, in the caller's transaction where `conn` is given.
 
-        Where its unique key is taken, the task that has it is returned (`created` False), or DuplicateTask
+        Where its unique key is taken, the task that has it is returned (`created` False; in a transaction
+        of the caller's it is not read back: `refresh` it), or DuplicateTask
         is raised, or its payload replaced, as `request.on_conflict` says.
         Raises InvalidInput, QueueNotFound, QueueFull.
         """
-        return shared.task_of(Task, request, await self.db.run(calls.submit_task(request), conn=conn), self)
+        answer = await self.db.run(calls.submit_task(request), conn=conn)
+        if not answer.created and conn is None:
+            with contextlib.suppress(PgqueueError):  # it is submitted, whether or not it may be read
+                return await self.get_task(answer.task_id)
+        return shared.task_of(Task, request, answer, self)
 
     async def submit_tasks(self, requests: Iterable[TaskRequest], *, conn: object = None) -> list[Task]:
         """Submit many tasks in one transaction; returns them in order. Raises as submit_task, and submits none then."""

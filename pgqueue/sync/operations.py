@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 from pgqueue import calls
+from pgqueue.errors import PgqueueError
 from pgqueue.models import QueueConfig, TaskFilter, TaskProgress, TaskRecord, TaskRequest
 from pgqueue.services import shared
 from pgqueue.sync.ear import changes, follow_progress
@@ -91,11 +93,16 @@ class QueueOperations:
     def submit_task(self, request: TaskRequest, *, conn: object = None) -> Task:
         """Submit a task, in the caller's transaction where `conn` is given.
 
-        Where its unique key is taken, the task that has it is returned (`created` False), or DuplicateTask
+        Where its unique key is taken, the task that has it is returned (`created` False; in a transaction
+        of the caller's it is not read back: `refresh` it), or DuplicateTask
         is raised, or its payload replaced, as `request.on_conflict` says.
         Raises InvalidInput, QueueNotFound, QueueFull.
         """
-        return shared.task_of(Task, request, self.db.run(calls.submit_task(request), conn=conn), self)
+        answer = self.db.run(calls.submit_task(request), conn=conn)
+        if not answer.created and conn is None:
+            with contextlib.suppress(PgqueueError):  # it is submitted, whether or not it may be read
+                return self.get_task(answer.task_id)
+        return shared.task_of(Task, request, answer, self)
 
     def submit_tasks(self, requests: Iterable[TaskRequest], *, conn: object = None) -> list[Task]:
         """Submit many tasks in one transaction; returns them in order. Raises as submit_task, and submits none then."""

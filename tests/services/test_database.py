@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from pgqueue import Database, DatabaseUnavailable, QueueService, SchemaMismatch, Settings, TaskRequest, schema, sync
+from pgqueue import (
+    Database,
+    DatabaseUnavailable,
+    QueueService,
+    SchemaMismatch,
+    Settings,
+    TaskRequest,
+    calls,
+    schema,
+    sync,
+)
 from pgqueue.listen import hub_of
 from tests.polling import until
 
@@ -123,3 +133,15 @@ async def test_connections_say_who_they_are_and_keep_utc(dsn: str) -> None:
             assert own.prepare_threshold == 0
     async with Database(dsn, settings=Settings(dsn=dsn, pooler=True)) as database, database.connection() as conn:
         assert conn.prepare_threshold is None
+
+
+async def test_a_connection_that_the_server_closed_is_never_lent(dsn: str) -> None:
+    """However shortly it was used before."""
+    async with Database(dsn) as db, await psycopg.AsyncConnection.connect(dsn, autocommit=True) as killer:
+        for _ in range(5):
+            await asyncio.gather(*(db.run(calls.list_queues()) for _ in range(5)))
+            await killer.execute(
+                "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
+                " where application_name = 'pgqueue' and datname = current_database()"
+            )
+            await asyncio.gather(*(db.run(calls.list_queues()) for _ in range(5)))

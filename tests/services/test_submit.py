@@ -358,3 +358,10 @@ async def test_the_first_operation_opens_the_pool_once_for_many(dsn: str) -> Non
     await database.close()
     assert row is not None
     assert row[0] <= database.settings.pool_max
+
+
+async def test_a_second_submit_shows_the_first_task_as_it_is(service: QueueService) -> None:
+    first = await service.submit_task(TaskRequest(task_type="a", unique_key="k", payload={"n": 1}, priority=9))
+    second = await service.submit_task(TaskRequest(task_type="a", unique_key="k", payload={"n": 2}))
+    assert (second.task_id, second.created) == (first.task_id, False)
+    assert (second.payload, second.priority) == ({"n": 1}, 9)
