@@ -110,6 +110,10 @@ class Hub:
         """Call back whenever listening began anew: notifications may have been lost before."""
         self._on_reconnect.append(callback)
 
+    def forget_reconnect(self, callback: Callable[[], None]) -> None:
+        """Call this one back no more."""
+        self._on_reconnect.remove(callback)
+
     # Following
 
     @contextlib.asynccontextmanager

@@ -31,15 +31,16 @@ class QueueService(QueueOperations):
         self._made: set[str] = set()
 
     def register_queue(self, name: str, concurrency: int | None = None) -> None:
-        """Declare a queue that this service serves; made in the database when the service starts or first submits.
+        """Declare a queue that this service serves: made by the first submit, set up as declared when it starts.
 
-        `concurrency` is the number of slots in each worker process; None takes it from the queue's row.
+        `concurrency` is the number of slots in each worker process; None takes the config's, or else that of the
+        queue's row.
         Raises ConfigurationError for a negative number.
         """
         if concurrency is not None and concurrency < 0:
             msg = f"queue {name!r} cannot have a concurrency of {concurrency}"
             raise ConfigurationError(msg, hint="give the number of slots; 0 runs nothing")
-        self._queues[name] = concurrency
+        self._queues[name] = concurrency if concurrency is not None else self.config.concurrency
 
     def handler(  # noqa: PLR0913 - the options of a handler
         self,
@@ -142,8 +143,11 @@ class QueueService(QueueOperations):
         return self._queues.get(name)
 
     async def _make(self, requests: Iterable[object]) -> None:
-        for name in self.to_make(requests):
-            await self.create_queue(name, concurrency=self.slots_of(name))
+        names = self.to_make(requests)
+        known = {queue.name for queue in await self.list_queues()} if names else set()
+        for name in names:
+            if name not in known:
+                await self.create_queue(name, concurrency=self.slots_of(name))
             self.note_made(name)
 
     async def _submit_typed(

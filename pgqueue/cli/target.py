@@ -33,6 +33,7 @@ def load_service(target: str) -> QueueService:
     from pgqueue.queue_service import QueueService
 
     found = _attribute(module, attribute, QueueService)
+    found = getattr(found, "handlers", found)  # a blocking service runs its handlers in an async one
     if not isinstance(found, QueueService):
         msg = f"{target} is no QueueService: it is of type {type(found).__name__}"
         raise ConfigurationError(msg, hint=_offer(module, QueueService))

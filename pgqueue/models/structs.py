@@ -126,8 +126,8 @@ class TaskProgress(msgspec.Struct, frozen=True):
 class QueueConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Defaults of a QueueService."""
 
-    concurrency: int = 5
-    """Slots of a queue that names none."""
+    concurrency: int | None = None
+    """Slots of a registered queue that names none; None: what the queue's row says, 5 for a new one."""
 
 
 class QueueInfo(msgspec.Struct, frozen=True, kw_only=True):

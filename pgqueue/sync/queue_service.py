@@ -37,7 +37,7 @@ class QueueService(QueueOperations):
         return self.handlers.registry
 
     def register_queue(self, name: str, concurrency: int | None = None) -> None:
-        """Declare a queue that this service serves; made in the database when the service starts or first submits.
+        """Declare a queue that this service serves: made by the first submit, set up as declared when it starts.
 
         Raises ConfigurationError for a negative number.
         """
@@ -108,8 +108,11 @@ class QueueService(QueueOperations):
         return super().submit_tasks(given, conn=conn)
 
     def _make(self, requests: Iterable[TaskRequest]) -> None:
-        for name in self.handlers.to_make(requests):
-            self.create_queue(name, concurrency=self.handlers.slots_of(name))
+        names = self.handlers.to_make(requests)
+        known = {queue.name for queue in self.list_queues()} if names else set()
+        for name in names:
+            if name not in known:
+                self.create_queue(name, concurrency=self.handlers.slots_of(name))
             self.handlers.note_made(name)
 
     def _submit_typed(

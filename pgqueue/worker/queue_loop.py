@@ -271,6 +271,8 @@ class QueueLoop:
         self._changed.clear()
         if self.room > 0:
             return
+        if self.slots == 0:
+            self._session.note_idle(self)
         if self._attending and not await self._wait(FULL_S):
             await self._say(attending=None)
             await self._ask(calls.hand_over(self.name))

@@ -90,6 +90,7 @@ class Worker:
                 helper.cancel()
                 self._hub.unsubscribe("pgqueue_wake", self._wake)
                 self._hub.unsubscribe("pgqueue_control", self._control)
+                self._hub.forget_reconnect(self._reconnected)
         finally:
             if not was_open:
                 await self._database.close()

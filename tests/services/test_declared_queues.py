@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pgqueue import Database, QueueService, TaskContext, TaskRequest, sync
+import asyncio
+
+from pgqueue import Database, QueueConfig, QueueService, TaskContext, TaskRequest, sync
 
 
 async def test_a_declared_queue_is_made_by_the_first_submit(dsn: str) -> None:
@@ -34,3 +36,29 @@ def test_blocking_services_make_theirs_too(dsn: str) -> None:
         service.register_queue("processing", 10)
         service.submit_tasks([TaskRequest(task_type="a", queue_name="processing")])
         assert service.get_queue_stats("processing").concurrency == 10
+
+
+async def test_a_submit_leaves_an_operators_setting_alone(dsn: str) -> None:
+    async with Database(dsn) as db:
+        await QueueService(db).create_queue("processing", concurrency=4)
+        service = QueueService(db)
+        service.register_queue("processing", 10)
+        await service.submit_task(TaskRequest(task_type="a", queue_name="processing"))
+        assert (await service.get_queue_stats("processing")).concurrency == 4
+
+
+async def test_a_config_gives_the_slots_of_queues_that_name_none(dsn: str) -> None:
+    async with Database(dsn) as db:
+        service = QueueService(db, QueueConfig(concurrency=7))
+        service.register_queue("processing")
+        await service.submit_task(TaskRequest(task_type="a", queue_name="processing"))
+        assert (await service.get_queue_stats("processing")).concurrency == 7
+
+
+async def test_a_drain_of_queues_without_slots_ends(dsn: str) -> None:
+    async with Database(dsn) as db:
+        service = QueueService(db)
+        await service.submit_task(TaskRequest(task_type="a"))
+        async with asyncio.timeout(20):
+            await service.drain(queues={"default": 0})
+        assert (await service.get_queue_stats("default")).pending == 1
