@@ -21,11 +21,14 @@ __all__ = [
     "data_home",
     "database_url",
     "debug",
+    "environment",
+    "export_dsn",
     "libpq_variables",
     "load",
     "no_color",
     "origins",
     "search_path",
+    "test_dsn",
 ]
 
 PREFIX = "PGQUEUE_"
@@ -121,6 +124,21 @@ def no_color() -> bool:
 def debug() -> bool:
     """Return whether PGQUEUE_DEBUG asks for tracebacks from the command line."""
     return bool(os.environ.get(PREFIX + "DEBUG"))
+
+
+def test_dsn() -> str | None:
+    """Return PGQUEUE_TEST_DSN: the server on which the pytest plugin makes its databases; None for an embedded one."""
+    return os.environ.get("PGQUEUE_TEST_DSN") or None
+
+
+def export_dsn(dsn: str) -> None:
+    """Make `dsn` the PGQUEUE_DSN of this process and of those that it starts."""
+    os.environ["PGQUEUE_DSN"] = dsn
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return this process's environment and more, for a program that is started."""
+    return os.environ | more
 
 
 def search_path() -> str:

@@ -82,9 +82,11 @@ def psql(arguments: tuple[str, ...]) -> None:
     """
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+    from pgqueue import settings
+
     given = conninfo_to_dict(resolve().dsn)
     password = given.pop("password", None)
-    environment = os.environ | ({"PGPASSWORD": str(password)} if password else {})
+    environment = settings.environment(**({"PGPASSWORD": str(password)} if password else {}))
     conninfo = make_conninfo("", **given)
     program = _psql()
     os.execve(program, [program, *(["-d", conninfo] if conninfo else []), *arguments], environment)  # noqa: S606 - no shell

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -65,5 +64,7 @@ def start_announced() -> Iterator[None]:
 
 def export_dsn() -> None:
     """Make --dsn the PGQUEUE_DSN of this process, for the module of a worker and the processes it starts."""
+    from pgqueue import settings
+
     if dsn := common().dsn:
-        os.environ["PGQUEUE_DSN"] = dsn
+        settings.export_dsn(dsn)

@@ -6,7 +6,6 @@ pytest loads this module in every project that has pgqueue installed, so it impo
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,9 +26,10 @@ def pgqueue_template() -> Iterator[Template]:
     On the server of PGQUEUE_TEST_DSN, whose user must be allowed to create databases and roles, or else on an
     embedded server that lives as long as the session.
     """
+    from pgqueue.settings import test_dsn  # noqa: PLC0415 - see above
     from pgqueue.testing.databases import server_dsn, template  # noqa: PLC0415 - see above
 
-    with server_dsn(os.environ.get("PGQUEUE_TEST_DSN")) as dsn, template(dsn) as made:
+    with server_dsn(test_dsn()) as dsn, template(dsn) as made:
         yield made
 
 
