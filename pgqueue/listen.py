@@ -25,15 +25,26 @@ from pgqueue.errors import DatabaseUnavailable, PgqueueError
 from pgqueue.models import Event
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     import psycopg
 
-__all__ = ["EVENTS", "KEEP_S", "PROBE_ANSWER_S", "Hub", "Subscription", "events_of", "hub_of", "is_in_scope"]
+__all__ = [
+    "EVENTS",
+    "KEEP_S",
+    "PROBE_ANSWER_S",
+    "Hub",
+    "Subscription",
+    "cancel_all",
+    "events_of",
+    "hub_of",
+    "is_in_scope",
+]
 
 EVENTS = "pgqueue_events"
 CHANNELS = ("pgqueue_wake", EVENTS, "pgqueue_control")
 PROBE_S = 15.0
+CANCEL_S = 0.5
 PROBE_ANSWER_S = 3.0
 KEEP_S = 20.0
 MOST_PENDING = 10_000
@@ -81,9 +92,7 @@ class Hub:
         tasks, self._tasks = self._tasks, []
         if not tasks:
             return
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_all(tasks)
         self.is_alive, self.is_stopped = False, True
         self._wake_followers()
         with contextlib.suppress(PgqueueError):
@@ -261,6 +270,18 @@ def hub_of(database: Database) -> Hub:
     hub = Hub(database)
     _hubs[database] = (loop, hub)
     return hub
+
+
+async def cancel_all(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they have ended: a cancellation that meets a breaking connection can get lost in its error."""
+    pending = {task for task in tasks if not task.done()}
+    while pending:
+        for task in pending:
+            task.cancel()
+        done, pending = await asyncio.wait(pending, timeout=CANCEL_S)
+        for task in done:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.debug("a task ended with an error while it was cancelled", error=repr(error))
 
 
 def events_of(payload: str) -> list[Event]:

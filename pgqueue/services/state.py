@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from pgqueue import calls, retention
-from pgqueue.listen import hub_of
+from pgqueue.listen import cancel_all, hub_of
 from pgqueue.services import shared
 from pgqueue.services.operations import QueueOperations, Task, async_method, follow_progress
 
@@ -43,8 +43,7 @@ class Subscription:
 
     async def cancel(self) -> None:
         """Deliver no more; returns when a callback that runs has ended."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await cancel_all([self._task])
 
 
 class StateService:

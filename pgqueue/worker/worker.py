@@ -15,7 +15,7 @@ import structlog
 from pgqueue import __version__, calls, schema
 from pgqueue.database import SyncDatabase
 from pgqueue.errors import ConfigurationError, DatabaseUnavailable
-from pgqueue.listen import hub_of
+from pgqueue.listen import cancel_all, hub_of
 from pgqueue.log import configure
 from pgqueue.worker.executors import Executors
 from pgqueue.worker.maintenance import maintain
@@ -87,7 +87,7 @@ class Worker:
             try:
                 await self._live_on(until_idle=until_idle)
             finally:
-                helper.cancel()
+                await cancel_all([helper])
                 self._hub.unsubscribe("pgqueue_wake", self._wake)
                 self._hub.unsubscribe("pgqueue_control", self._control)
                 self._hub.forget_reconnect(self._reconnected)

@@ -20,7 +20,7 @@ from pgqueue import (
     schema,
     sync,
 )
-from pgqueue.listen import hub_of
+from pgqueue.listen import cancel_all, hub_of
 from tests.polling import until
 
 if TYPE_CHECKING:
@@ -145,3 +145,23 @@ async def test_a_connection_that_the_server_closed_is_never_lent(dsn: str) -> No
                 " where application_name = 'pgqueue' and datname = current_database()"
             )
             await asyncio.gather(*(db.run(calls.list_queues()) for _ in range(5)))
+
+
+async def test_a_cancellation_that_gets_lost_is_repeated() -> None:
+    """As in psycopg, where it may meet a connection that breaks."""
+    lost: list[str] = []
+
+    async def stubborn() -> None:
+        while len(lost) < 2:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                lost.append("cancelled")
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(stubborn())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(20):
+        await cancel_all([task])
+    assert task.cancelled()
+    assert len(lost) == 2
