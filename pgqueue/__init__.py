@@ -21,12 +21,17 @@ if TYPE_CHECKING:
     from pgqueue.models import QueueConfig as QueueConfig
     from pgqueue.models import QueueInfo as QueueInfo
     from pgqueue.models import QueueStats as QueueStats
+    from pgqueue.models import ScheduledTask as ScheduledTask
+    from pgqueue.models import ScheduledTaskRequest as ScheduledTaskRequest
+    from pgqueue.models import SchedulerStats as SchedulerStats
+    from pgqueue.models import ScheduleTick as ScheduleTick
     from pgqueue.models import TaskFilter as TaskFilter
     from pgqueue.models import TaskProgress as TaskProgress
     from pgqueue.models import TaskRequest as TaskRequest
     from pgqueue.models import TaskStatistics as TaskStatistics
     from pgqueue.queue_service import QueueService as QueueService
     from pgqueue.services import RetryManager as RetryManager
+    from pgqueue.services import SchedulerService as SchedulerService
     from pgqueue.services import StateService as StateService
     from pgqueue.services import Subscription as Subscription
     from pgqueue.services import Task as Task
@@ -40,10 +45,11 @@ _HOMES = {
     "handlers": ["Cancel", "Handler", "PermanentError", "Retry", "RetryLater", "Snooze", "TaskContext"],
     "models": [
         *("Execution", "LogLine", "Priority", "QueueConfig", "QueueInfo", "QueueStats"),
+        *("ScheduledTask", "ScheduledTaskRequest", "SchedulerStats", "ScheduleTick"),
         *("TaskFilter", "TaskProgress", "TaskRequest", "TaskStatistics"),
     ],
     "queue_service": ["QueueService"],
-    "services": ["RetryManager", "StateService", "Subscription", "Task", "TaskPage"],
+    "services": ["RetryManager", "SchedulerService", "StateService", "Subscription", "Task", "TaskPage"],
     "settings": ["Settings"],
     "errors": [
         *("ConfigurationError", "DatabaseUnavailable", "DuplicateTask", "HandlerNotFound", "InvalidInput"),

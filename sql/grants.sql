@@ -56,6 +56,11 @@ pgqueue.count_tasks(text, text, text, text, text, timestamptz, timestamptz, int)
 pgqueue.queue_stats(text),
 pgqueue.task_statistics(timestamptz, timestamptz),
 pgqueue.why_waiting(bigint),
+pgqueue.get_schedule(text),
+pgqueue.list_schedules(int, text),
+pgqueue.get_schedule_ticks(text, int, timestamptz),
+pgqueue.scheduler_stats(),
+pgqueue.schedules_due_in(),
 pgqueue.follow(uuid, text, bigint, text, int),
 pgqueue.keep_following(uuid, int),
 pgqueue.unfollow(uuid, text, bigint, text),
@@ -81,10 +86,31 @@ pgqueue.update_progress(bigint, int, text, text, int, int, int),
 pgqueue.set_task_result(bigint, jsonb, int),
 pgqueue.report_progress(jsonb),
 pgqueue.write_logs(jsonb),
+pgqueue.due_schedules(int, text),
+pgqueue.fire_schedules(jsonb),
+pgqueue.release_ticks(),
 pgqueue.create_queue(text, int, int, int)
 to pgqueue_worker, pgqueue_admin;
 
+grant insert (
+    name, task_type, cron_expr, payload, queue_name, time_zone, priority, max_retries, timeout, user_id, project_id, metadata,
+    missed, catch_up_window, overlap, jitter, starts_at, ends_at, max_runs, is_active
+),
+update (
+    name, task_type, cron_expr, payload, queue_name, time_zone, priority, max_retries, timeout, user_id, project_id, metadata,
+    missed, catch_up_window, overlap, jitter, starts_at, ends_at, max_runs, is_active, pause_reason
+),
+delete on pgqueue.schedules to pgqueue_admin;
 grant execute on function
+pgqueue.create_schedule(
+    text, text, text, jsonb, text, text, int, int, int, text, text, jsonb, text, int, text, int, timestamptz, timestamptz, int, boolean, text
+),
+pgqueue.update_schedule(text, jsonb),
+pgqueue.pause_schedule(text, text),
+pgqueue.resume_schedule(text),
+pgqueue.delete_schedule(text),
+pgqueue.run_schedule_now(text),
+pgqueue.backfill_schedule(text, timestamptz[]),
 pgqueue.cancel_task(bigint, text),
 pgqueue.retry_task(bigint),
 pgqueue.pause_queue(text, text),

@@ -1,6 +1,15 @@
 """What goes in and comes out: msgspec structs, and how payloads and results become JSON."""
 
 from pgqueue.models.encoding import check_number, check_text, check_time, encode_payload, encode_result
+from pgqueue.models.schedules import (
+    DueSchedule,
+    Missed,
+    Overlap,
+    ScheduledTask,
+    ScheduledTaskRequest,
+    SchedulerStats,
+    ScheduleTick,
+)
 from pgqueue.models.structs import (
     Event,
     Execution,
@@ -21,15 +30,22 @@ from pgqueue.models.structs import (
 )
 
 __all__ = [
+    "DueSchedule",
     "Event",
     "Execution",
     "LogLine",
+    "Missed",
     "OnConflict",
     "Orders",
+    "Overlap",
     "Priority",
     "QueueConfig",
     "QueueInfo",
     "QueueStats",
+    "ScheduleTick",
+    "ScheduledTask",
+    "ScheduledTaskRequest",
+    "SchedulerStats",
     "Status",
     "TaskFilter",
     "TaskProgress",

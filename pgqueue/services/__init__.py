@@ -1,10 +1,11 @@
 """What programs do with tasks: one line an operation.
 
-QueueOperations, StateService and RetryManager are asynchronous; `pgqueue.sync` has the same, blocking.
+QueueOperations, StateService, RetryManager and SchedulerService are asynchronous; `pgqueue.sync` has them blocking.
 Each method that is made from a call of `calls` raises what that call raises, and DatabaseUnavailable.
 """
 
 from pgqueue.services.operations import QueueOperations, Task, async_method
+from pgqueue.services.scheduling import SchedulerService
 from pgqueue.services.shared import FINAL, TaskPage
 from pgqueue.services.state import RetryManager, StateService, Subscription
 
@@ -12,6 +13,7 @@ __all__ = [
     "FINAL",
     "QueueOperations",
     "RetryManager",
+    "SchedulerService",
     "StateService",
     "Subscription",
     "Task",

@@ -8,6 +8,16 @@ from pgqueue.database import SyncDatabase as Database
 from pgqueue.services import TaskPage
 from pgqueue.sync.operations import Task
 from pgqueue.sync.queue_service import QueueService
+from pgqueue.sync.scheduling import SchedulerService
 from pgqueue.sync.state import RetryManager, StateService, Subscription
 
-__all__ = ["Database", "QueueService", "RetryManager", "StateService", "Subscription", "Task", "TaskPage"]
+__all__ = [
+    "Database",
+    "QueueService",
+    "RetryManager",
+    "SchedulerService",
+    "StateService",
+    "Subscription",
+    "Task",
+    "TaskPage",
+]

@@ -17,6 +17,7 @@ from pgqueue.database import SyncDatabase
 from pgqueue.errors import ConfigurationError, DatabaseUnavailable
 from pgqueue.listen import cancel_all, hub_of
 from pgqueue.log import configure
+from pgqueue.scheduler import Scheduler
 from pgqueue.worker.executors import Executors
 from pgqueue.worker.maintenance import maintain
 from pgqueue.worker.processes import Processes
@@ -83,11 +84,14 @@ class Worker:
             self._hub.subscribe("pgqueue_wake", self._wake)
             self._hub.subscribe("pgqueue_control", self._control)
             self._hub.on_reconnect(self._reconnected)
-            helper = asyncio.create_task(maintain(self._database, self._settings))
+            helpers = [
+                asyncio.create_task(maintain(self._database, self._settings)),
+                asyncio.create_task(Scheduler(self._database).run()),
+            ]
             try:
                 await self._live_on(until_idle=until_idle)
             finally:
-                await cancel_all([helper])
+                await cancel_all(helpers)
                 self._hub.unsubscribe("pgqueue_wake", self._wake)
                 self._hub.unsubscribe("pgqueue_control", self._control)
                 self._hub.forget_reconnect(self._reconnected)

@@ -80,8 +80,17 @@ begin
             detail = jsonb_build_object('queue_name', p_name, 'live', v_live),
             hint = 'Cancel its tasks or let them end first.';
     end if;
+    if exists (select from pgqueue.schedules s where s.queue_name = p_name) then
+        raise exception using errcode = 'QU201',
+            message = format('schedules submit to queue %L: it cannot be deleted', p_name),
+            detail = jsonb_build_object(
+                'queue_name', p_name,
+                'schedules', (select jsonb_agg(u.name) from (select s.name from pgqueue.schedules s where s.queue_name = p_name limit 10) u)
+            ),
+            hint = 'Delete these schedules, or let them submit to another queue.';
+    end if;
     delete from pgqueue.lanes l where l.queue_name = p_name;
     delete from pgqueue.queues q where q.name = p_name;
 end $$;
 
-comment on function pgqueue.delete_queue(text) is 'Deletes a queue that has no live tasks.';
+comment on function pgqueue.delete_queue(text) is 'Deletes a queue that has no live tasks and no schedules.';

@@ -10,6 +10,7 @@ begin
     perform pgqueue._make_partitions(p_days_ahead);
     perform pgqueue._forget_lanes();
     perform pgqueue._count_queues();
+    perform pgqueue._forget_ticks();
     delete from pgqueue.listeners l where l.fresh_until < pgqueue._now();
     delete from pgqueue.waits w
     using pgqueue.workers k
