@@ -106,7 +106,7 @@ class InvalidTransition(PgqueueError):
 
 
 class DuplicateTask(PgqueueError):
-    """A live task holds this unique key."""
+    """A live task holds this unique key, or a schedule this name."""
 
     SQLSTATE = "QU202"
 
@@ -173,6 +173,13 @@ BY_SQLSTATE: dict[str, type[PgqueueError]] = {
 UNIQUE_KEY = "tasks_unique_live"
 """The index that holds one live task a unique key."""
 
+_TAKEN = {
+    UNIQUE_KEY: (
+        "a live task already holds this unique key",
+        "use submit_or_get to have the live task, or insert … on conflict do nothing",
+    ),
+    "schedules_name_key": ("there is a schedule of this name already", "update it, or choose another name"),
+}
 _REFUSED = {
     "22001": "a value is longer than its column allows",
     "22003": "a number is out of range",
@@ -190,6 +197,17 @@ _RULES = {
     "queues_concurrency": "concurrency lies between 0 and 100000",
     "queues_capacity": "capacity is at least 1; 0 takes the limit away",
     "queues_max_crashes": "max_crashes lies between 1 and 1000",
+    "schedules_name": f"a schedule's name has {_NAME}",
+    "schedules_cron_expr": "a cron expression has 1 to 200 characters, for instance */5 * * * *",
+    "schedules_time_zone": "use a name of the IANA time zone database, for instance Europe/Berlin or UTC",
+    "schedules_missed": "missed is skip, once or all",
+    "schedules_catch_up_window": "catch_up_window is a number of seconds from 0 to 31536000 (a year)",
+    "schedules_overlap": "overlap is allow, skip, queue or cancel_previous",
+    "schedules_jitter": "jitter is a number of seconds from 0 to 86400 (a day)",
+    "schedules_ends_at": "a schedule ends after it starts",
+    "schedules_max_runs": "max_runs is at least 1; null for no limit",
+    "schedules_metadata": "the metadata of a schedule is a JSON object",
+    "schedules_pause_reason": "a reason has at most 1000 characters",
     "tasks_task_type": f"a task type has {_NAME}",
     "tasks_payload": "a payload has at most 1 MiB: store large data elsewhere and pass a reference to it",
     "tasks_result": "a result has at most 1 MiB: store large data elsewhere and return a reference to it",
@@ -222,8 +240,8 @@ def from_postgres(exc: psycopg.Error) -> PgqueueError:
         return _ours(exc, BY_SQLSTATE[state])
     if state in _REFUSED:
         return _refused(exc, state)
-    if state == "23505" and exc.diag.constraint_name == UNIQUE_KEY:
-        return _duplicate(exc)
+    if state == "23505" and exc.diag.constraint_name in _TAKEN:
+        return _duplicate(exc, *_TAKEN[exc.diag.constraint_name])
     if state.startswith(_GONE) or (not state and _is_operational(exc)):
         return _unavailable(exc)
     if state in _ABSENT and "pgqueue" in _text(exc):
@@ -245,13 +263,8 @@ def _refused(exc: psycopg.Error, state: str) -> InvalidInput:
     return InvalidInput(message, detail=detail, hint=exc.diag.message_hint or _RULES.get(place or ""), sqlstate=state)
 
 
-def _duplicate(exc: psycopg.Error) -> DuplicateTask:
-    return DuplicateTask(
-        "a live task already holds this unique key",
-        detail=_detail(exc),
-        hint="use submit_or_get to have the live task, or insert … on conflict do nothing",
-        sqlstate=exc.sqlstate,
-    )
+def _duplicate(exc: psycopg.Error, message: str, hint: str) -> DuplicateTask:
+    return DuplicateTask(message, detail=_detail(exc), hint=hint, sqlstate=exc.sqlstate)
 
 
 def _unavailable(exc: psycopg.Error) -> DatabaseUnavailable:

@@ -29,14 +29,24 @@ class SchedulerService:
         """Opens no connection."""
         self.db = db
         self.queue_service = queue_service
+        self._running: tuple[asyncio.AbstractEventLoop, Scheduler] | None = None
 
     def start(self) -> None:
-        """Fire what is due, until interrupted (Ctrl-C)."""
+        """Fire what is due, until interrupted (Ctrl-C), or until another thread calls `stop`."""
         asyncio.run(self._run())
 
     async def _run(self) -> None:
         async with Database(self.db.given_dsn, settings=self.db.settings) as database:
-            await Scheduler(database).run()
+            scheduler = Scheduler(database)
+            self._running = asyncio.get_running_loop(), scheduler
+            await scheduler.run()
+            self._running = None
+
+    def stop(self) -> None:
+        """End `start`."""
+        if self._running is not None:
+            loop, scheduler = self._running
+            loop.call_soon_threadsafe(scheduler.stop)
 
     def create_scheduled_task(self, request: ScheduledTaskRequest, *, conn: object = None) -> ScheduledTask:
         """Make a schedule. Raises InvalidInput, QueueNotFound, DuplicateTask where the name is taken."""

@@ -223,7 +223,9 @@ class TestMissed:
         assert schedules.row()["next_run_at"] == at(25) + timedelta(seconds=1)
 
     def test_one_that_was_never_planned_misses_from_its_making_on(self, schedules: Schedules) -> None:
-        schedules.sql.rows("insert into pgqueue.schedules (name, task_type, cron_expr) values ('s', 't', '*/5 * * * *')")
+        schedules.sql.rows(
+            "insert into pgqueue.schedules (name, task_type, cron_expr) values ('s', 't', '*/5 * * * *')"
+        )
         schedules.go(12)
         assert schedules.fired() == [10]
 
@@ -303,16 +305,23 @@ class TestOverlap:
         schedules.go(1)
         schedules.go(2)
         assert (schedules.fired(), schedules.ticks("skipped")) == ([1], [2])
-        assert sql.value("select reason from pgqueue.schedule_ticks where state = 'skipped'") == "queue 'small' was full"
+        assert (
+            sql.value("select reason from pgqueue.schedule_ticks where state = 'skipped'") == "queue 'small' was full"
+        )
 
 
 class TestPause:
-    def test_nothing_is_fired_until_it_is_resumed_and_the_pause_is_on_record(self, schedules: Schedules, sql: Sql) -> None:
+    def test_nothing_is_fired_until_it_is_resumed_and_the_pause_is_on_record(
+        self, schedules: Schedules, sql: Sql
+    ) -> None:
         schedules.create()
         schedules.go(1)
         sql.value("select pgqueue.pause_schedule('s', 'holiday')")
         schedules.go(10.5)
-        assert sql.row("select state, reason from pgqueue.schedule_overview") == {"state": "paused", "reason": "holiday"}
+        assert sql.row("select state, reason from pgqueue.schedule_overview") == {
+            "state": "paused",
+            "reason": "holiday",
+        }
         sql.value("select pgqueue.resume_schedule('s')")
         schedules.pass_once()
         schedules.go(11)
@@ -343,7 +352,9 @@ class TestByHand:
         assert schedules.row()["run_count"] == 1
         assert sql.column("select kind from pgqueue.schedule_ticks order by tick") == ["scheduled", *["manual"] * 3]
 
-    def test_a_backfill_fires_what_was_not_and_says_of_each_what_became_of_it(self, schedules: Schedules, sql: Sql) -> None:
+    def test_a_backfill_fires_what_was_not_and_says_of_each_what_became_of_it(
+        self, schedules: Schedules, sql: Sql
+    ) -> None:
         schedules.create(missed="skip")
         schedules.go(1)
         schedules.go(5)
@@ -357,7 +368,11 @@ class TestByHand:
     def test_a_backfill_waits_where_others_would_be_skipped(self, schedules: Schedules, sql: Sql) -> None:
         schedules.create("0 0 1 1 *", overlap="skip")
         ticks = [at(minute) for minute in (-3, -2, -1)]
-        assert sql.column("select state from pgqueue.backfill_schedule('s', %s)", ticks) == ["fired", "queued", "queued"]
+        assert sql.column("select state from pgqueue.backfill_schedule('s', %s)", ticks) == [
+            "fired",
+            "queued",
+            "queued",
+        ]
         for count in (2, 3):
             schedules.end(schedules.sql.value("select max(task_id) from pgqueue.schedule_ticks"))
             schedules.pass_once()
@@ -419,7 +434,9 @@ class TestByPsql:
             sqlstate, f"insert into pgqueue.schedules ({', '.join(row)}) values ({places})", *row.values()
         )  # fmt: skip
 
-    def test_names_are_unique_and_the_conflict_is_for_the_caller_to_settle(self, schedules: Schedules, sql: Sql) -> None:
+    def test_names_are_unique_and_the_conflict_is_for_the_caller_to_settle(
+        self, schedules: Schedules, sql: Sql
+    ) -> None:
         schedules.create()
         sql.refuses("QU202", "select pgqueue.create_schedule('s', 't', '@daily')")
         same = sql.value("select pgqueue.create_schedule('s', 't', '@daily', p_on_conflict => 'return')")
@@ -475,12 +492,11 @@ class TestKeeping:
         )
         sql.rows("update pgqueue.schedules set planned_at = now(), next_run_at = now() + id * interval '1 second'")
         sql.rows("vacuum analyze pgqueue.schedules")
+        schedule = "from pgqueue.schedules s where s.is_active and s.planned_at"
         for query in (
-            "select s.next_run_at from pgqueue.schedules s where s.is_active and s.planned_at is not null"
-            " and s.next_run_at is not null order by s.next_run_at limit 1",
-            "select s.id from pgqueue.schedules s where s.is_active and s.planned_at is not null"
-            " and s.next_run_at <= now() order by s.next_run_at limit 100",
-            "select s.id from pgqueue.schedules s where s.is_active and s.planned_at is null order by s.id limit 100",
+            f"select s.next_run_at {schedule} is not null and s.next_run_at is not null order by s.next_run_at limit 1",
+            f"select s.id {schedule} is not null and s.next_run_at <= now() order by s.next_run_at limit 100",
+            f"select s.id {schedule} is null order by s.id limit 100",
         ):
             [explained] = sql.column(f"explain (analyze, buffers, format json) {query}")
             found = explained[0]["Plan"]
