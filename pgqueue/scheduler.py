@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -54,23 +53,32 @@ def plan(due: DueSchedule) -> Plan:
     if due.starts_at is not None:
         since = max(since, due.starts_at - MOMENT)
     end = due.now if due.ends_at is None else min(due.now, due.ends_at)
-    ticks = _ticks_to_fire(cron, due, since, end)
-    is_cut = len(ticks) == MOST_TICKS
-    following = cron.next(ticks[-1] if is_cut else max(due.now, since))
+    begin = max(since, _first_that_counts(due))
+    ticks, following = _walk(cron, begin, end)
+    if begin > since:
+        if due.missed == "once" and not ticks:
+            newest = cron.newest(max(since, due.now - timedelta(seconds=due.catch_up_window)), end)
+            ticks = [] if newest is None else [newest]
+        made |= _passed_over(cron, due, since, ticks[0] if ticks else end)
     if following is not None and due.ends_at is not None and following > due.ends_at:
         following = None
-    return made | {"ticks": ticks, "next": following} | _passed_over(cron, due, since, ticks[0] if ticks else end)
+    return made | {"ticks": ticks, "next": following}
 
 
-def _ticks_to_fire(cron: Cron, due: DueSchedule, since: datetime, end: datetime) -> list[datetime]:
-    on_time_from = due.now - GRACE
-    window_from = due.now - timedelta(seconds=due.catch_up_window)
-    begin = max(since, min(window_from, on_time_from) if due.missed == "all" else on_time_from)
-    ticks = list(itertools.islice(cron.between(begin, end), MOST_TICKS))
-    if due.missed == "once" and not ticks and (begin := max(since, window_from)) < end:
-        newest = cron.newest(begin, end)
-        ticks = [] if newest is None else [newest]
-    return ticks
+def _first_that_counts(due: DueSchedule) -> datetime:
+    """Before it, `missed` lets nothing be fired, or no more than one."""
+    on_time = due.now - GRACE
+    return min(on_time, due.now - timedelta(seconds=due.catch_up_window)) if due.missed == "all" else on_time
+
+
+def _walk(cron: Cron, begin: datetime, end: datetime) -> tuple[list[datetime], datetime | None]:
+    """Return the ticks after `begin` up to `end`, at most MOST_TICKS, and the one that follows."""
+    ticks: list[datetime] = []
+    for tick in cron.after(begin):
+        if tick > end or len(ticks) == MOST_TICKS:
+            return ticks, tick
+        ticks.append(tick)
+    return ticks, None
 
 
 def _passed_over(cron: Cron, due: DueSchedule, since: datetime, until: datetime) -> Plan:

@@ -100,7 +100,7 @@ begin
         end if;
         foreach v_tick in array coalesce(g.ticks, '{}') loop
             v_fired := v_fired
-                + (pgqueue._fire_tick(v_schedule.id, v_tick, case when v_tick < v_now - interval '1 minute' then 'catch_up' else 'scheduled' end) = 'fired')::int;
+                + (pgqueue._fire_tick(v_schedule, v_tick, case when v_tick < v_now - interval '1 minute' then 'catch_up' else 'scheduled' end) = 'fired')::int;
         end loop;
     end loop;
     return v_fired;
@@ -111,71 +111,82 @@ comment on function pgqueue.fire_schedules(jsonb) is
 
 -- The primary key lets one caller have the tick; a backfill may also take one that was skipped. Returns
 -- what became of it, null where it was dealt with before. The caller has locked the schedule.
-create or replace function pgqueue._fire_tick(p_schedule_id bigint, p_tick timestamptz, p_kind text) returns text
+create or replace function pgqueue._fire_tick(p_schedule pgqueue.schedules, p_tick timestamptz, p_kind text) returns text
 language plpgsql volatile
 as $$
 begin
     insert into pgqueue.schedule_ticks as k (schedule_id, tick, kind, state, decided_at)
-    values (p_schedule_id, p_tick, p_kind, 'queued', pgqueue._now())
+    values (p_schedule.id, p_tick, p_kind, 'queued', pgqueue._now())
     on conflict (schedule_id, tick) do update
     set kind = 'backfill', state = 'queued', reason = null, until = null, decided_at = excluded.decided_at
     where p_kind = 'backfill' and k.state = 'skipped';
     if not found then
         return null;
     end if;
-    return pgqueue._decide_tick(p_schedule_id, p_tick);
+    return pgqueue._decide_tick(p_schedule, p_tick, p_kind);
 end $$;
 
-comment on function pgqueue._fire_tick(bigint, timestamptz, text) is 'Enters a tick and decides it; null where it is there already.';
+comment on function pgqueue._fire_tick(pgqueue.schedules, timestamptz, text) is 'Enters a tick and decides it; null where it is there already.';
 
 -- Fires a queued tick, skips it, or lets it wait.
-create or replace function pgqueue._decide_tick(p_schedule_id bigint, p_tick timestamptz) returns text
+create or replace function pgqueue._decide_tick(p_schedule pgqueue.schedules, p_tick timestamptz, p_kind text) returns text
 language plpgsql volatile
 as $$
 declare
-    v_schedule pgqueue.schedules;
-    v_kind text;
     v_capacity int;
+    v_runs bigint;
+    v_state text;
 begin
-    select s.* into v_schedule from pgqueue.schedules s where s.id = p_schedule_id;
-    select k.kind into v_kind from pgqueue.schedule_ticks k where k.schedule_id = p_schedule_id and k.tick = p_tick;
-    if v_kind <> 'manual' then
-        if v_schedule.run_count >= v_schedule.max_runs then
-            return pgqueue._skip_tick(p_schedule_id, p_tick, format('it ran %s times, as often as it may', v_schedule.max_runs));
-        elsif v_schedule.overlap <> 'allow' and pgqueue._overlap(v_schedule, p_tick, v_kind) <> 'free' then
-            return (select k.state from pgqueue.schedule_ticks k where k.schedule_id = p_schedule_id and k.tick = p_tick);
-        end if;
-        select q.capacity into v_capacity from pgqueue.queues q where q.name = v_schedule.queue_name;
-        if v_capacity is not null then
-            if pgqueue._count_waiting(v_schedule.queue_name, least(v_capacity, 9999) + 1) >= v_capacity then
-                return pgqueue._skip_tick(p_schedule_id, p_tick, format('queue %L was full', v_schedule.queue_name));
-            end if;
+    if p_kind = 'manual' then
+        perform pgqueue._submit_tick(p_schedule, p_tick, p_kind);
+        return 'fired';
+    end if;
+    if p_schedule.max_runs is not null then
+        select s.run_count into v_runs from pgqueue.schedules s where s.id = p_schedule.id;
+        if v_runs >= p_schedule.max_runs then
+            return pgqueue._skip_tick(p_schedule.id, p_tick, format('it ran %s times, as often as it may', p_schedule.max_runs));
         end if;
     end if;
-    perform pgqueue._submit_tick(v_schedule, p_tick, v_kind);
+    if p_schedule.overlap <> 'allow' then
+        v_state := pgqueue._overlap(p_schedule, p_tick, p_kind);
+        if v_state <> 'free' then
+            return v_state;
+        end if;
+    end if;
+    select q.capacity into v_capacity from pgqueue.queues q where q.name = p_schedule.queue_name;
+    if v_capacity is not null then
+        if pgqueue._count_waiting(p_schedule.queue_name, least(v_capacity, 9999) + 1) >= v_capacity then
+            return pgqueue._skip_tick(p_schedule.id, p_tick, format('queue %L was full', p_schedule.queue_name));
+        end if;
+    end if;
+    perform pgqueue._submit_tick(p_schedule, p_tick, p_kind);
     return 'fired';
 end $$;
 
-comment on function pgqueue._decide_tick(bigint, timestamptz) is 'What becomes of a queued tick now: fired, skipped, or still queued.';
+comment on function pgqueue._decide_tick(pgqueue.schedules, timestamptz, text) is 'What becomes of a queued tick now: fired, skipped, or still queued.';
 
 create or replace function pgqueue._submit_tick(p_schedule pgqueue.schedules, p_tick timestamptz, p_kind text) returns void
 language plpgsql volatile
 as $$
 declare
     v_share double precision := (hashtextextended(p_schedule.name || extract(epoch from p_tick), 0) & 1048575) / 1048576.0;
+    v_now timestamptz := pgqueue._now();
     v_task_id bigint;
 begin
-    v_task_id := pgqueue.submit(
+    insert into pgqueue.tasks (
+        task_type, payload, queue_name, priority, max_retries, timeout, run_at, user_id, project_id, metadata, created_at
+    )
+    values (
         p_schedule.task_type, p_schedule.payload, p_schedule.queue_name, p_schedule.priority, p_schedule.max_retries, p_schedule.timeout,
-        p_tick + p_schedule.jitter * v_share * interval '1 second',
-        p_user_id => p_schedule.user_id,
-        p_project_id => p_schedule.project_id,
-        p_metadata => coalesce(p_schedule.metadata, '{}') || jsonb_build_object(
+        greatest(p_tick + p_schedule.jitter * v_share * interval '1 second', v_now), p_schedule.user_id, p_schedule.project_id,
+        coalesce(p_schedule.metadata, '{}') || jsonb_build_object(
             'schedule', p_schedule.name, 'tick', to_char(p_tick at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
-        )
-    );
+        ),
+        v_now
+    )
+    returning id into v_task_id;
     update pgqueue.schedule_ticks k
-    set state = 'fired', reason = null, task_id = v_task_id, decided_at = pgqueue._now()
+    set state = 'fired', reason = null, task_id = v_task_id, decided_at = v_now
     where k.schedule_id = p_schedule.id and k.tick = p_tick;
     update pgqueue.schedules s
     set run_count = s.run_count + (p_kind <> 'manual')::int,
@@ -271,7 +282,16 @@ begin
         limit 1000
         for update of s skip locked
     loop
-        perform pgqueue._decide_tick(v_id, min(k.tick)) from pgqueue.schedule_ticks k where k.schedule_id = v_id and k.state = 'queued';
+        perform pgqueue._decide_tick(s, k.tick, k.kind)
+        from pgqueue.schedules s
+        cross join lateral (
+            select w.tick, w.kind
+            from pgqueue.schedule_ticks w
+            where w.schedule_id = s.id and w.state = 'queued'
+            order by w.tick
+            limit 1
+        ) k
+        where s.id = v_id;
         v_left := v_left + (select count(*) from pgqueue.schedule_ticks k where k.schedule_id = v_id and k.state = 'queued');
     end loop;
     return v_left;
@@ -283,17 +303,17 @@ create or replace function pgqueue.run_schedule_now(p_name text) returns bigint
 language plpgsql volatile security definer set search_path = ''
 as $$
 declare
-    v_id bigint;
+    v_schedule pgqueue.schedules;
     v_tick timestamptz := pgqueue._now();
 begin
-    select s.id into v_id from pgqueue.schedules s where s.name = p_name for update;
+    select s.* into v_schedule from pgqueue.schedules s where s.name = p_name for update;
     if not found then
         perform pgqueue._schedule_not_found(p_name);
     end if;
-    while pgqueue._fire_tick(v_id, v_tick, 'manual') is null loop
+    while pgqueue._fire_tick(v_schedule, v_tick, 'manual') is null loop
         v_tick := v_tick + interval '1 microsecond';
     end loop;
-    return (select k.task_id from pgqueue.schedule_ticks k where k.schedule_id = v_id and k.tick = v_tick);
+    return (select k.task_id from pgqueue.schedule_ticks k where k.schedule_id = v_schedule.id and k.tick = v_tick);
 end $$;
 
 comment on function pgqueue.run_schedule_now(text) is
@@ -304,11 +324,11 @@ returns table (tick timestamptz, state text, task_id bigint)
 language plpgsql volatile security definer set search_path = ''
 as $$
 declare
-    v_id bigint;
+    v_schedule pgqueue.schedules;
     v_tick timestamptz;
     v_now timestamptz := pgqueue._now();
 begin
-    select s.id into v_id from pgqueue.schedules s where s.name = p_name for update;
+    select s.* into v_schedule from pgqueue.schedules s where s.name = p_name for update;
     if not found then
         perform pgqueue._schedule_not_found(p_name);
     end if;
@@ -320,8 +340,8 @@ begin
                 hint = 'Choose a range that ends in the past.';
         end if;
         tick := v_tick;
-        state := coalesce(pgqueue._fire_tick(v_id, v_tick, 'backfill'), 'known');
-        task_id := (select k.task_id from pgqueue.schedule_ticks k where k.schedule_id = v_id and k.tick = v_tick);
+        state := coalesce(pgqueue._fire_tick(v_schedule, v_tick, 'backfill'), 'known');
+        task_id := (select k.task_id from pgqueue.schedule_ticks k where k.schedule_id = v_schedule.id and k.tick = v_tick);
         return next;
     end loop;
 end $$;
