@@ -30,7 +30,7 @@ class Home(Protocol):
     def ended(self, attempt: Attempt) -> None:
         """Settle it with the next exchange."""
 
-    def dropped(self) -> None:
+    def dropped(self, attempt: Attempt) -> None:
         """It has no lease any more: nothing is to be settled."""
 
 

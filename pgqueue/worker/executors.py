@@ -25,11 +25,15 @@ MOST_THREADS = 4096
 
 
 class Executors:
-    """Starts attempts and calls `ended` on the loop when each is over, however it ended."""
+    """Starts attempts and calls `ended` on the loop when each is over, however it ended.
+
+    An attempt may be started by the end of another: its context is the worker's all the same.
+    """
 
     def __init__(self, processes: Processes | None, ended: Callable[[Attempt], None]) -> None:
         """`processes` is None where no handler asks for them."""
         self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
         self._ended = ended
         self._runner = Runner(ended)
         self._threads = concurrent.futures.ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="pgqueue")
@@ -44,9 +48,11 @@ class Executors:
             if executor == "async":
                 on_loop.append(attempt)
             elif executor == "thread":
-                self._threads.submit(contextvars.copy_context().run, self._run_in_thread, attempt)
+                self._threads.submit(self._context.copy().run, self._run_in_thread, attempt)
             elif self._processes is not None:
-                task = self._loop.create_task(self._run_in_process(attempt, self._processes))
+                task = self._loop.create_task(
+                    self._run_in_process(attempt, self._processes), context=self._context.copy()
+                )
                 self._waiting.add(task)
                 task.add_done_callback(self._waiting.discard)
         if on_loop:
@@ -82,6 +88,9 @@ class Executors:
 def call_plain(attempt: Attempt) -> None:
     """Call a plain function. One that was asked to stop and returns all the same has succeeded."""
     handler, ctx = attempt.handler, attempt.ctx
+    if attempt.stop_reason is not None:
+        attempt.stopped()
+        return
     try:
         arguments: tuple[Any, ...] = (handler.decode(ctx.row[5]),) if handler.takes_payload else ()
         attempt.succeed(handler.fn(ctx, *arguments))

@@ -20,9 +20,10 @@ import structlog
 
 from pgqueue import calls
 from pgqueue.errors import DatabaseUnavailable, LeaseLost, PgqueueError
+from pgqueue.worker.line import FEW_SLOTS, Line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from pgqueue.worker.attempts import Attempt
     from pgqueue.worker.session import Session
@@ -33,7 +34,6 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 BATCH = 500
-BOTH_PUMPS_FROM = 64
 ATTEND_S = 0.0015
 FULL_S = 0.010
 FLOOR_S = 0.1
@@ -47,12 +47,12 @@ SWEEP = None
 
 
 class QueueLoop:
-    """`slots` is how many attempts of this queue may be held at once: claimed and not settled."""
+    """`slots` is how many attempts of this queue may run at once; `held` counts what is claimed and not settled."""
 
     def __init__(self, session: Session, name: str, slots: int) -> None:
         """Nothing happens before `run`."""
         self.name = name
-        self.slots = slots
+        self.line = Line(slots, session.begin)
         self.held = 0
         self._session = session
         self._ended: list[Attempt] = []
@@ -72,29 +72,58 @@ class QueueLoop:
         self._load.set()
 
     @property
+    def slots(self) -> int:
+        """How many attempts may run at once."""
+        return self.line.slots
+
+    @property
     def room(self) -> int:
-        """Free slots."""
-        return self.slots - self.held
+        """How many more attempts may be claimed."""
+        return self.line.most - self.held
 
     async def run(self) -> None:
         """Serve the queue until the session is over."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._pump(0))
-            group.create_task(self._pump(BOTH_PUMPS_FROM))
+            group.create_task(self._pump(FEW_SLOTS))
             group.create_task(self._watch())
 
     def ended(self, attempt: Attempt) -> None:
-        """An attempt is over; settle it with the next exchange."""
+        """A handler is over; settle its attempt with the next exchange."""
+        self.line.left(attempt)
+        self._settle_soon(attempt)
+
+    def _settle_soon(self, attempt: Attempt) -> None:
         self._ended.append(attempt)
         if not self._load.is_set():
             self._load.set()
         if not self._changed.is_set():
             self._changed.set()
 
-    def dropped(self) -> None:
-        """An attempt ended that has no lease any more: its slot is free, and there is nothing to settle."""
+    def dropped(self, attempt: Attempt) -> None:
+        """A handler ended whose attempt has no lease any more: its slot is free, there is nothing to settle."""
+        self.line.left(attempt)
         self.held -= 1
         self.wake()
+
+    def release_waiting(self) -> None:
+        """Let go of what was claimed ahead."""
+        self._release(self.line.take_all())
+
+    def release_stuck(self) -> None:
+        """Let go of what was claimed ahead for handlers that have become slow."""
+        self._release(self.line.take_stuck())
+
+    def _release(self, waiting: Iterable[Attempt]) -> None:
+        """End attempts that never started; where the lease is lost, forget them."""
+        for attempt in waiting:
+            attempt.stop("released")
+            attempt.stopped()
+            if attempt.stop_reason == "lost":
+                self.held -= 1
+                self._session.forget(attempt)
+            else:
+                self._settle_soon(attempt)
 
     def wake(self) -> None:
         """Something may have become due, or settings changed, or the session ends."""
@@ -145,7 +174,9 @@ class QueueLoop:
         async with self._turn:
             rows, claim_no = await self._trip(behind)
         if rows:
-            self._session.begin(self, rows, claim_no)
+            self.line.add(self._session.receive(self, rows, claim_no))
+            if self._session.is_stopping:
+                self.release_waiting()
         return len(rows)
 
     async def _trip(self, behind: str | None) -> tuple[list[tuple[Any, ...]], int]:
@@ -174,7 +205,7 @@ class QueueLoop:
         return rows, claim_no
 
     def _batch_size(self) -> int:
-        return min(BATCH, self.slots if self.slots < BOTH_PUMPS_FROM else (self.slots + 1) // 2)
+        return min(BATCH, self.line.most if self.slots < FEW_SLOTS else (self.slots + 1) // 2)
 
     def _sort_out(self, ended: list[Attempt], unsettled: Sequence[int]) -> tuple[list[Attempt], list[Attempt]]:
         """Tell the settled from the late: those whose row somebody held twice, or whose lease is lost.

@@ -35,6 +35,7 @@ class Runner:
     def __init__(self, ended: Callable[[Attempt], None]) -> None:
         """To be made on the loop that runs the handlers. `current` is the handler that has the loop just now."""
         self.current: TaskContext | None = None
+        self._context = contextvars.copy_context()
         self._ended = ended
         self._ready: collections.deque[Attempt] = collections.deque()
         self._starter: asyncio.Task[None] | None = None
@@ -47,7 +48,7 @@ class Runner:
 
     def _go_on(self) -> None:
         if self._ready and self._starter is None:
-            self._starter = asyncio.create_task(self._run())
+            self._starter = asyncio.create_task(self._run(), context=self._context.copy())
             self._tasks.add(self._starter)
             self._starter.add_done_callback(self._tasks.discard)
 

@@ -110,9 +110,8 @@ class Session:
 
     # The life of an attempt
 
-    def begin(self, queue: QueueLoop, rows: Sequence[Row], claim_no: int) -> None:
-        """Start the handlers of a claimed batch."""
-        assert self._executors is not None  # noqa: S101 - run() was given them
+    def receive(self, queue: QueueLoop, rows: Sequence[Row], claim_no: int) -> list[Attempt]:
+        """Make attempts of a claimed batch."""
         self._idle_queues.clear()
         name, reports, attempts = queue.name, self.reports, self.attempts
         batch = []
@@ -120,11 +119,17 @@ class Session:
             attempt = Attempt(TaskContext(row, name, reports), self._registry.find(row[4]), claim_no, queue)
             attempts[row[0]] = attempt
             batch.append(attempt)
-            if row[6] is not None:
-                self._timeouts[row[0]] = time.monotonic() + row[6]
         if self.is_lost:
             for attempt in batch:
                 attempt.stop("lost")
+        return batch
+
+    def begin(self, batch: Sequence[Attempt]) -> None:
+        """Start the handlers of attempts that got slots; from here on their timeouts count."""
+        assert self._executors is not None  # noqa: S101 - run() was given them
+        for attempt in batch:
+            if attempt.ctx.row[6] is not None:
+                self._timeouts[attempt.ctx.row[0]] = time.monotonic() + attempt.ctx.row[6]
         self._executors.start(batch)
 
     def ended(self, attempt: Attempt) -> None:
@@ -135,8 +140,8 @@ class Session:
         if attempt.home is None:
             return
         if self.is_over or attempt.stop_reason == "lost":
-            self._forget(attempt)
-            attempt.home.dropped()
+            self.forget(attempt)
+            attempt.home.dropped(attempt)
         else:
             attempt.home.ended(attempt)
 
@@ -158,13 +163,13 @@ class Session:
         """These attempts are settled; the late ones are to be settled singly."""
         self._unavailable_since = None
         for attempt in settled:
-            self._forget(attempt)
+            self.forget(attempt)
         if late:
             self._group.create_task(self.settle_one_by_one(late))
         elif self.is_stopping and not self.attempts:
             self.finish()
 
-    def _forget(self, attempt: Attempt) -> None:
+    def forget(self, attempt: Attempt) -> None:
         """This attempt is over. Its task may run here again already, in another attempt."""
         task_id = attempt.ctx.row[0]
         if self.attempts.get(task_id) is attempt:
@@ -177,7 +182,7 @@ class Session:
         """Settle attempts singly, waiting for whoever holds their rows; at last without their result."""
         for attempt in ended:
             await self._settle_one(attempt)
-            self._forget(attempt)
+            self.forget(attempt)
         if self.is_stopping and not self.attempts:
             self.finish()
 
@@ -203,8 +208,10 @@ class Session:
     # Stopping and losing
 
     def stop(self) -> None:
-        """Claim nothing more; what runs goes on."""
+        """Claim nothing more; what runs goes on, what was claimed ahead goes back."""
         self.is_stopping = True
+        for queue in self.queues.values():
+            queue.release_waiting()
         self._wake_all()
         if not self.attempts:
             self.finish()
@@ -213,6 +220,8 @@ class Session:
         """Ask every handler to stop."""
         for attempt in list(self.attempts.values()):
             attempt.stop(reason)
+        for queue in self.queues.values():
+            queue.release_waiting()
 
     def lose(self) -> None:
         """The lease is lost: stop everything, settle nothing."""
@@ -263,7 +272,8 @@ class Session:
             return
         for row in rows:
             if row.name == queue_name and queue_name in self._following:
-                queue.slots = row.concurrency
+                queue.line.slots = row.concurrency
+                queue.line.move()
         queue.wake()
 
     def report_from_process(self, report: Mapping[str, Any]) -> None:
@@ -309,6 +319,8 @@ class Session:
                 self.lose()
             if self._timeouts:
                 self._stop_the_late(time.monotonic())
+            for queue in self.queues.values():
+                queue.release_stuck()
             await asyncio.sleep(TICK_S)
 
     def _stop_the_late(self, now: float) -> None:
