@@ -51,7 +51,10 @@ COLUMNS = (
 """A plain insert may set created_at to a moment that Python cannot hold."""
 
 VIEWS = frozenset(
-    {"queue_overview", "running_tasks", "failed_tasks", "retrying_tasks", "stuck_tasks", "worker_overview", "health"}
+    {
+        *("queue_overview", "running_tasks", "failed_tasks", "retrying_tasks", "stuck_tasks", "worker_overview"),
+        *("schedule_overview", "health"),
+    }
 )
 MOST_OFFSET = 2**31
 MOST_ROWS = 10_000

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import click
 
 from pgqueue.cli.base import common
-from pgqueue.cli.talk import say, visible
+from pgqueue.cli.talk import color, say, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -126,6 +126,12 @@ def facts(pairs: Mapping[str, str | None]) -> Table:
         if value:
             made.add_row(name, Text(visible(value)))
     return made
+
+
+def section(title: str, text: str) -> None:
+    """Write a text under a title."""
+    click.echo(f"\n{click.style(title, bold=True)}", color=color())
+    click.echo(visible("\n".join(f"  {part}" for part in text.splitlines())))
 
 
 def write_table(made: Table) -> None:

@@ -45,13 +45,16 @@ class Duration(ParamType):
 
 
 class WholeSeconds(Duration):
-    """A duration of at least one second, without a fraction."""
+    """A duration without a fraction, of at least so many seconds."""
+
+    def __init__(self, least: int = 1) -> None:
+        self.least = least
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Return whole seconds."""
         seconds = super().convert(value, param, ctx)
-        if seconds < 1 or seconds != int(seconds):
-            self.fail(f"{value!r} is no timeout: give whole seconds, at least 1.", param, ctx)
+        if seconds < self.least or seconds != int(seconds):
+            self.fail(f"{value!r} cannot be used: give whole seconds, at least {self.least}.", param, ctx)
         return int(seconds)
 
 

@@ -14,10 +14,12 @@ from pgqueue.cli.failures import run_command
 COMMANDS = {
     "up": ("pgqueue.cli.up", "Start all that is needed: database, schema, worker."),
     "worker": ("pgqueue.cli.worker", "Run the tasks of a queue service."),
+    "scheduler": ("pgqueue.cli.scheduler", "Fire schedules, and run no tasks."),
     "migrate": ("pgqueue.cli.migrate", "Bring the database's schema up to this release."),
     "submit": ("pgqueue.cli.submit", "Submit a task."),
     "task": ("pgqueue.cli.task", "List, show, watch, retry and cancel tasks."),
     "queue": ("pgqueue.cli.queue", "List, create, pause and resume queues."),
+    "schedule": ("pgqueue.cli.schedule", "List, add, preview, pause and run schedules."),
     "workers": ("pgqueue.cli.workers", "List the workers, or stop some."),
     "top": ("pgqueue.cli.top", "Show live what the queues and workers do."),
     "db": ("pgqueue.cli.db", "Manage the embedded PostgreSQL server."),

@@ -11,7 +11,8 @@ import click
 from pgqueue.cli.base import common, data_options
 from pgqueue.cli.follow import watched
 from pgqueue.cli.output import line, plain, pretty
-from pgqueue.cli.parameters import Duration, Moment, Pair, PriorityNumber, WholeSeconds
+from pgqueue.cli.parameters import Duration, Moment, PriorityNumber, WholeSeconds
+from pgqueue.cli.payload import payload_of, payload_options
 from pgqueue.cli.session import run
 from pgqueue.cli.talk import say
 from pgqueue.errors import InvalidInput
@@ -24,15 +25,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("task_type", metavar="TYPE")
 @click.argument("source", metavar="[-]", required=False)
-@click.option(
-    "--arg",
-    "pairs",
-    type=Pair(),
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="A field of the payload; may be repeated. VALUE is JSON where it reads as JSON (3, true, [1]), else text.",
-)
-@click.option("--json", "text", metavar="TEXT", help="The payload as JSON.")
+@payload_options
 @click.option("--queue", "queue_name", default="default", metavar="NAME", help="The queue it waits in.")
 @click.option(
     "--priority",
@@ -156,21 +149,4 @@ def _payload(source: str | None, text: str | None, pairs: tuple[tuple[str, Any],
         raise click.UsageError(f"{source!r} is not known here; the payload is given by --arg, --json or `-` for stdin.")
     if source and text is not None:
         raise click.UsageError("Give --json or `-`, not both.")
-    payload = _decoded(sys.stdin.buffer.read() if source else text)
-    if not pairs:
-        return payload
-    if not isinstance(payload, dict):
-        raise click.UsageError("--arg adds fields to an object; the payload given is none.")
-    return payload | dict(pairs)
-
-
-def _decoded(text: str | bytes | None) -> Any:
-    import msgspec
-
-    try:
-        return {} if text is None else msgspec.json.decode(text)
-    except (ValueError, RecursionError) as error:
-        msg = f"the payload is no JSON: {error}"
-        raise InvalidInput(
-            msg, hint='JSON has no NaN, and texts stand in double quotes: \'{"name": "Ada"}\''
-        ) from error
+    return payload_of(sys.stdin.buffer.read() if source else text, pairs)

@@ -11,10 +11,10 @@ from pgqueue.cli.base import Group, data_options
 from pgqueue.cli.bulk import cancel, retry
 from pgqueue.cli.follow import result, watch
 from pgqueue.cli.logs import logs
-from pgqueue.cli.output import Column, emit_one, emit_rows, facts, plain, pretty, table, write_table
+from pgqueue.cli.output import Column, emit_one, emit_rows, facts, plain, pretty, section, table, write_table
 from pgqueue.cli.parameters import TASK_ID
 from pgqueue.cli.session import run
-from pgqueue.cli.talk import color, say, visible
+from pgqueue.cli.talk import say
 from pgqueue.cli.tasks import ENDED, LIVE, columns, filter_options, task_filter
 
 if TYPE_CHECKING:
@@ -93,16 +93,16 @@ async def _read(service: QueueOperations, task_id: int) -> Shown:
 def _write(shown: Shown) -> None:
     write_table(facts(_facts(shown)))
     found = shown.task
-    _section("payload", pretty(found.payload))
+    section("payload", pretty(found.payload))
     if found.metadata is not None:
-        _section("metadata", pretty(found.metadata))
+        section("metadata", pretty(found.metadata))
     if found.result_value is not None:
-        _section("result", pretty(found.result_value))
+        section("result", pretty(found.result_value))
     if shown.executions:
         click.echo()
         write_table(table(shown.executions, _attempts()))
         if found.status != "completed" and (trace := shown.executions[-1].traceback):
-            _section("traceback", trace.rstrip())
+            section("traceback", trace.rstrip())
 
 
 def _facts(shown: Shown) -> dict[str, str | None]:
@@ -154,11 +154,6 @@ def _attempts() -> list[Column[Execution]]:
 def _error(execution: Execution) -> str:
     parts = (execution.error_type, words.first_line(execution.error_message))
     return ": ".join(part for part in parts if part)
-
-
-def _section(title: str, text: str) -> None:
-    click.echo(f"\n{click.style(title, bold=True)}", color=color())
-    click.echo(visible("\n".join(f"  {part}" for part in text.splitlines())))
 
 
 for _command in (watch, logs, result, retry, cancel):

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from pgqueue.database import Database
     from pgqueue.services.operations import QueueOperations
 
-__all__ = ["SchedulerService", "changes_of", "preview", "ticks_in"]
+__all__ = ["SchedulerService", "changes_of", "next_runs", "preview", "ticks_in"]
 
 MOST_PREVIEW = 1000
 MOST_BACKFILL = 10_000
+MOMENT = timedelta(microseconds=1)
 
 
 class SchedulerService:
@@ -110,9 +111,8 @@ class SchedulerService:
         return await self.db.run(calls.backfill_schedule(name, ticks))
 
     async def get_next_runs(self, name: str, count: int = 5) -> list[datetime]:
-        """Return the next ticks of a schedule, from now. Raises ScheduleNotFound."""
-        found = await self.get_scheduled_task(name)
-        return preview(found.cron_expr, found.time_zone, count, await self.db.run(calls.clock()))
+        """Return the next ticks of a schedule, from now, within its bounds. Raises ScheduleNotFound."""
+        return next_runs(await self.get_scheduled_task(name), count, await self.db.run(calls.clock()))
 
     async def preview(self, cron_expr: str, time_zone: str = "UTC", count: int = 5) -> tuple[str, list[datetime]]:
         """Say in plain words what an expression means, and when it would run next. Raises InvalidInput."""
@@ -150,11 +150,21 @@ def preview(cron_expr: str, time_zone: str, count: int, now: datetime) -> list[d
     return list(itertools.islice(cron_of(cron_expr, time_zone).after(now), count))
 
 
+def next_runs(schedule: ScheduledTask, count: int, now: datetime) -> list[datetime]:
+    """Return its next ticks after `now`, at most `count`, within starts_at, ends_at and max_runs. Raises InvalidInput."""
+    check_number(count, "count", 1, MOST_PREVIEW)
+    if schedule.max_runs is not None:
+        count = min(count, max(schedule.max_runs - schedule.run_count, 0))
+    begin = now if schedule.starts_at is None else max(now, schedule.starts_at - MOMENT)
+    ticks = itertools.islice(cron_of(schedule.cron_expr, schedule.time_zone).after(begin), count)
+    return [tick for tick in ticks if schedule.ends_at is None or tick <= schedule.ends_at]
+
+
 def ticks_in(schedule: ScheduledTask, start: datetime, end: datetime) -> Sequence[datetime]:
     """Return the ticks from `start` to `end`. Raises InvalidInput for more than 10,000."""
     check_time(start, "start")
     check_time(end, "end")
-    found = cron_of(schedule.cron_expr, schedule.time_zone).between(start - timedelta(microseconds=1), end)
+    found = cron_of(schedule.cron_expr, schedule.time_zone).between(start - MOMENT, end)
     ticks = list(itertools.islice(found, MOST_BACKFILL + 1))
     if len(ticks) > MOST_BACKFILL:
         msg = f"{schedule.cron_expr!r} names more than {MOST_BACKFILL} moments from {start} to {end}"

@@ -10,7 +10,7 @@ from pgqueue.cron import cron_of
 from pgqueue.database import Database
 from pgqueue.models import ScheduledTask, ScheduledTaskRequest, SchedulerStats, ScheduleTick
 from pgqueue.scheduler import Scheduler, plan
-from pgqueue.services.scheduling import changes_of, preview, ticks_in
+from pgqueue.services.scheduling import changes_of, next_runs, preview, ticks_in
 from pgqueue.sync.operations import sync_method
 
 if TYPE_CHECKING:
@@ -99,9 +99,8 @@ class SchedulerService:
         return self.db.run(calls.backfill_schedule(name, ticks))
 
     def get_next_runs(self, name: str, count: int = 5) -> list[datetime]:
-        """Return the next ticks of a schedule, from now. Raises ScheduleNotFound."""
-        found = self.get_scheduled_task(name)
-        return preview(found.cron_expr, found.time_zone, count, self.db.run(calls.clock()))
+        """Return the next ticks of a schedule, from now, within its bounds. Raises ScheduleNotFound."""
+        return next_runs(self.get_scheduled_task(name), count, self.db.run(calls.clock()))
 
     def preview(self, cron_expr: str, time_zone: str = "UTC", count: int = 5) -> tuple[str, list[datetime]]:
         """Say in plain words what an expression means, and when it would run next. Raises InvalidInput."""
