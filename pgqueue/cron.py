@@ -147,7 +147,7 @@ def cron_of(expression: str, time_zone: str = "UTC") -> Cron:
 
 def _read(expression: str, plain: str, fields: list[str]) -> croniter:
     if len(fields) not in (5, 6):
-        raise _refused(expression, f"it has {len(fields)} fields")
+        raise _refused(expression, f"it has {len(fields)} field{'s' * (len(fields) != 1)}")
     for field in fields:
         if field[:1] in "RrHh":
             raise _refused(expression, f"{field} (random or hashed times) is not supported: use jitter")

@@ -15,6 +15,7 @@ from pgqueue.cli.schedules import NAME, Shown, as_json, emit, run_columns, run_s
 from pgqueue.cli.session import run
 from pgqueue.cli.talk import say
 from pgqueue.cli.ticks import backfill, columns, history
+from pgqueue.errors import InvalidInput
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -139,13 +140,14 @@ def _preview(cron_expr: str, time_zone: str, count: int) -> Runs:
 
 
 async def _next_runs(service: SchedulerService, name: str, count: int) -> Runs:
-    from pgqueue.cron import cron_of
-
-    found = await service.get_scheduled_task(name)
-    means = cron_of(found.cron_expr, found.time_zone).describe()
-    if not found.is_active:
-        say(f"{name} is {state(found)}; it would run so if it were resumed now")
-    return Runs(found.cron_expr, found.time_zone, means, await service.get_next_runs(name, count))
+    found = await shown(service, await service.get_scheduled_task(name))
+    schedule = found.schedule
+    if found.words is None or found.problem:
+        hint = f"correct it: pgqueue schedule update {name} --cron EXPR"
+        raise InvalidInput(f"schedule {name!r} does not run: {found.problem}", hint=hint)
+    if not schedule.is_active:
+        say(f"{name} is {state(found)}; resumed now, it would run so")
+    return Runs(schedule.cron_expr, schedule.time_zone, found.words, await service.get_next_runs(name, count))
 
 
 def _write_runs(found: Runs) -> None:

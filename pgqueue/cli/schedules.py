@@ -24,11 +24,12 @@ NAME = click.argument("name", metavar="NAME")
 
 
 class Shown(NamedTuple):
-    """A schedule, what its expression means, and when it runs next; no words where nothing can be made of it."""
+    """A schedule, what its expression means, when it runs next (never while paused), and why it cannot."""
 
     schedule: ScheduledTask
     words: str | None
     next_runs: Sequence[datetime]
+    problem: str | None
 
 
 def run_scheduling(work: Callable[[SchedulerService], Awaitable[T]]) -> T:
@@ -39,7 +40,7 @@ def run_scheduling(work: Callable[[SchedulerService], Awaitable[T]]) -> T:
 
 
 async def shown(service: SchedulerService, schedule: ScheduledTask) -> Shown:
-    """Read what is shown of a schedule besides itself."""
+    """Work out what is shown of a schedule besides itself."""
     from pgqueue import calls
     from pgqueue.cron import cron_of
     from pgqueue.errors import InvalidInput
@@ -47,10 +48,11 @@ async def shown(service: SchedulerService, schedule: ScheduledTask) -> Shown:
 
     try:
         means = cron_of(schedule.cron_expr, schedule.time_zone).describe()
-    except InvalidInput:
-        return Shown(schedule, None, [])
-    runs = next_runs(schedule, SHOWN_RUNS, await service.db.run(calls.clock())) if schedule.is_active else []
-    return Shown(schedule, means, runs)
+    except InvalidInput as error:
+        return Shown(schedule, None, [], error.message)
+    now = await service.db.run(calls.clock())
+    can_run = schedule.is_active and not schedule.error
+    return Shown(schedule, means, next_runs(schedule, SHOWN_RUNS, now) if can_run else [], schedule.error)
 
 
 def emit(found: Shown) -> None:
@@ -66,22 +68,22 @@ def as_json(found: Shown) -> dict[str, Any]:
 
 def write(found: Shown) -> None:
     """Write a schedule for people."""
-    write_table(facts(_facts(found.schedule, found.words)))
+    write_table(facts(_facts(found)))
     section("payload", pretty(found.schedule.payload))
     if found.next_runs:
         click.echo()
         write_table(table(found.next_runs, run_columns(found.schedule.time_zone)))
 
 
-def _facts(schedule: ScheduledTask, means: str | None) -> dict[str, str | None]:
+def _facts(found: Shown) -> dict[str, str | None]:
+    schedule = found.schedule
     retries = words.plural(schedule.max_retries, "failure")
     limit = f"; at most {words.duration(schedule.timeout)} each" if schedule.timeout else ""
     return {
         "schedule": schedule.name,
-        "state": state(schedule),
+        "state": state(found),
         "expression": schedule.cron_expr,
-        "in words": means,
-        "next": None if not schedule.is_active or schedule.error else words.moment(schedule.next_run_at) or "none",
+        "in words": found.words,
         "last": words.moment(schedule.last_run_at),
         "last task": str(schedule.last_task_id) if schedule.last_task_id else None,
         "fired": f"{schedule.run_count:,}" + (f" of {schedule.max_runs:,}" if schedule.max_runs else ""),
@@ -99,12 +101,15 @@ def _facts(schedule: ScheduledTask, means: str | None) -> dict[str, str | None]:
     }
 
 
-def state(schedule: ScheduledTask) -> str:
+def state(found: Shown) -> str:
     """Return whether it is active, and if not, why."""
+    schedule = found.schedule
     if not schedule.is_active:
         reason = f": {schedule.pause_reason}" if schedule.pause_reason else ""
         return f"paused {words.age(schedule.paused_at)}{reason}"
-    return f"failed: {schedule.error}" if schedule.error else "active"
+    if found.problem:
+        return f"failed: {found.problem}"
+    return "active" if found.next_runs else "ended"
 
 
 def run_columns(time_zone: str) -> list[Column[datetime]]:
@@ -114,7 +119,7 @@ def run_columns(time_zone: str) -> list[Column[datetime]]:
     return [
         Column("NEXT RUN", lambda run: in_zone(run, time_zone)),
         *(utc if time_zone != "UTC" else []),
-        Column("IN", lambda run: words.age(run, now).removeprefix("in "), right=True),
+        Column("IN", lambda run: words.duration((run - now).total_seconds()), right=True),
     ]
 
 

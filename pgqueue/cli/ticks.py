@@ -95,7 +95,7 @@ def _note(tick: ScheduleTick, time_zone: str) -> str:
     """Return why it was skipped or waits, how far it reaches, or how late it was fired."""
     if tick.until is not None:
         return f"{tick.reason}; and all up to {in_zone(tick.until, time_zone)}"
-    if tick.reason or tick.decided_at is None:
+    if tick.reason or tick.decided_at is None or tick.kind not in ("scheduled", "catch_up"):
         return tick.reason or ""
     late = (tick.decided_at - tick.tick).total_seconds()
     return f"{words.duration(late)} late" if late >= LATE_S else ""

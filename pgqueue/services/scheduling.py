@@ -151,7 +151,7 @@ def preview(cron_expr: str, time_zone: str, count: int, now: datetime) -> list[d
 
 
 def next_runs(schedule: ScheduledTask, count: int, now: datetime) -> list[datetime]:
-    """Return its next ticks after `now`, at most `count`, within starts_at, ends_at and max_runs. Raises InvalidInput."""
+    """Return its next `count` ticks after `now`, or as many as its bounds leave. Raises InvalidInput."""
     check_number(count, "count", 1, MOST_PREVIEW)
     if schedule.max_runs is not None:
         count = min(count, max(schedule.max_runs - schedule.run_count, 0))

@@ -232,7 +232,7 @@ end $$;
 comment on function pgqueue._live_tasks_of(bigint) is 'The tasks of a schedule that have not ended.';
 
 -- May a tick start, seen from the tasks and ticks before it? free, queued or skipped, which is noted. A
--- backfill asks for these very ticks: it waits where others would be skipped.
+-- backfill asks for these very ticks: it waits where others would be skipped or cancel what is before them.
 create or replace function pgqueue._overlap(p_schedule pgqueue.schedules, p_tick timestamptz, p_kind text) returns text
 language plpgsql volatile
 as $$
@@ -240,7 +240,7 @@ declare
     v_live bigint[] := pgqueue._live_tasks_of(p_schedule.id);
     v_waiting bigint;
 begin
-    if p_schedule.overlap = 'cancel_previous' then
+    if p_schedule.overlap = 'cancel_previous' and p_kind <> 'backfill' then
         perform pgqueue._skip_tick(k.schedule_id, k.tick, 'a later tick took its place')
         from pgqueue.schedule_ticks k
         where k.schedule_id = p_schedule.id and k.state = 'queued' and k.tick < p_tick;

@@ -33,7 +33,7 @@ def commands(group: click.Group = root, path: tuple[str, ...] = ()) -> Iterator[
 ALL = list(commands())
 
 
-@pytest.mark.parametrize("noun", [(), ("task",), ("submit",), ("doctor",)], ids=" ".join)
+@pytest.mark.parametrize("noun", [(), ("task",), ("submit",), ("schedule",), ("scheduler",), ("doctor",)], ids=" ".join)
 def test_help_imports_nothing_heavy(bare_cli: Cli, noun: tuple[str, ...]) -> None:
     shown = bare_cli(*noun, "--help", PYTHONPROFILEIMPORTTIME="1")
     assert shown.code == 0

@@ -365,8 +365,11 @@ class TestByHand:
         assert schedules.fired() == [1, 2, 3, 5]
         assert schedules.row()["last_run_at"] == at(5)
 
-    def test_a_backfill_waits_where_others_would_be_skipped(self, schedules: Schedules, sql: Sql) -> None:
-        schedules.create("0 0 1 1 *", overlap="skip")
+    @pytest.mark.parametrize("overlap", ["skip", "queue", "cancel_previous"])
+    def test_a_backfill_waits_where_others_would_be_skipped_or_cancel(
+        self, schedules: Schedules, sql: Sql, overlap: str
+    ) -> None:
+        schedules.create("0 0 1 1 *", overlap=overlap)
         ticks = [at(minute) for minute in (-3, -2, -1)]
         assert sql.column("select state from pgqueue.backfill_schedule('s', %s)", ticks) == [
             "fired",
