@@ -1,4 +1,4 @@
-"""What the guides show works, from top to bottom, on a real database."""
+"""What the guides and the page of schedules show works, from top to bottom, on a real database."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def namespace(dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, A
     structlog.reset_defaults()
 
 
-@pytest.mark.parametrize("name", ["docs/guide.md", "docs/guide.zh.md"])
+@pytest.mark.parametrize("name", ["docs/guide.md", "docs/guide.zh.md", "docs/schedules.md"])
 async def test_a_guide_runs_from_top_to_bottom(name: str, namespace: dict[str, Any]) -> None:
     count = 0
     for snippet in snippets(name):
         await snippet.run(namespace)
         count += 1
-    assert count > 10
+    assert count > 5
     await namespace["db"].close()
