@@ -20,18 +20,19 @@ OF_PROGRAMS = {
     *("claim", "create_queue", "fence", "finish", "follow", "hand_over", "heartbeat", "idle", "is_clear"),
     *("keep_following", "maintain", "register_worker", "report_progress", "rescue", "set_wait", "stop_worker"),
     *("submit_task", "unfollow", "write_logs"),
+    *("due_schedules", "fire_schedules", "release_ticks", "schedules_due_in"),
 }
-"""What workers and followers call; create_queue is documented all the same."""
+"""What workers, followers and schedulers call; create_queue is documented all the same."""
 
 
 @pytest.mark.parametrize("query", QUERIES)
 def test_a_query_runs(conn: Connection, query: str) -> None:
-    """On an empty database: what asks for a task or worker by its id is told that it is not there."""
+    """On an empty database: what asks for a task or worker by its id is told that it is not there; so is what asks for a schedule."""
     try:
         conn.execute("select pgqueue.create_queue('slow'), pgqueue.create_queue('nightly')")
         conn.execute(query.encode())
     except psycopg.Error as error:
-        assert error.sqlstate in {"QU001", "QU102"}, error  # noqa: PT017 - most queries raise nothing
+        assert error.sqlstate in {"QU001", "QU102", "QU103"}, error  # noqa: PT017 - most queries raise nothing
 
 
 def test_every_view_is_shown(conn: Connection) -> None:

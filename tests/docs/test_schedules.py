@@ -36,7 +36,7 @@ def on(day: str, expression: str, zone: str) -> list[str]:
     return [f"{each:%H:%M %z}" for each in shown if each.date().isoformat() == day]
 
 
-@pytest.mark.parametrize(("zone", "day", "fixed", "runs_at", "count"), CHANGES, ids=lambda part: str(part))
+@pytest.mark.parametrize(("zone", "day", "fixed", "runs_at", "count"), CHANGES, ids=str)
 def test_a_day_on_which_clocks_change_is_as_told(zone: str, day: str, fixed: str, runs_at: str, count: str) -> None:
     assert on(day, fixed, zone) == [runs_at]
     assert len(on(day, "*/30 * * * *", zone)) == int(count)
