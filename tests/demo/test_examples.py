@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,19 @@ def test_processes_count_are_killed_and_limited(environment: dict[str, str]) -> 
     assert said[:2] == ["count_primes: completed: 5133", "count_primes: completed: 4459"]
     assert said[2].startswith("never_ends: failed: TimeoutError")
     assert said[3].startswith("wants_it_all: failed: MemoryError")
+
+
+def test_hours_that_are_over_are_reported_on_once(environment: dict[str, str], conn: psycopg.Connection[Any]) -> None:
+    said = run([sys.executable, "schedules.py"], environment)
+
+    assert said[0].startswith("hourly_report: Every hour (UTC), next ")
+    assert said[1].startswith("daily_summary: At 09:00, Monday through Friday (Europe/Berlin), next ")
+    assert len(said) == 5
+    assert all(re.fullmatch(r"hourly: \d\d:00 to \d\d:00 UTC", line) for line in said[2:])
+
+    run([sys.executable, "schedules.py"], environment)
+    most = conn.execute("select max(count) from (select count(*) from pgqueue.all_tasks group by metadata) each")
+    assert most.fetchone() == (1,)
 
 
 async def test_tasks_of_plain_sql_run(environment: dict[str, str], dsn: str) -> None:
