@@ -65,7 +65,7 @@ async def main() -> None:
         for request in SCHEDULES:
             made = await scheduler.create_scheduled_task(request)
             words, _ = await scheduler.preview(made.cron_expr, made.time_zone)
-            print(f"{made.name}: {words}, next {made.next_run_at:%Y-%m-%d %H:%M} UTC")
+            print(f"{made.name}: {words}, next {made.next_run_at}")
         now = datetime.now(UTC)
         ticks = await scheduler.backfill_scheduled_task("hourly_report", now - 3 * HOUR, now)
         await queue_service.drain()
