@@ -235,8 +235,8 @@ class TestPast:
     def test_what_was_never_fired_is_filled_in(self, cli: Cli) -> None:
         cli(*HOURLY)
         end = datetime.now(UTC)
-        backfill = ("schedule", "backfill", "hourly_report", "--since", (end - timedelta(hours=3)).isoformat())
-        backfill = (*backfill, "--until", end.isoformat())
+        begin = (end - timedelta(hours=3)).isoformat()
+        backfill = ("schedule", "backfill", "hourly_report", "--since", begin, "--until", end.isoformat())
         dry = cli(*backfill, "--dry-run")
         assert (len(dry.lines), "3 ticks; only a dry run" in dry.err, history(cli, "hourly_report")) == (4, True, [])
         made = cli(*backfill)

@@ -27,7 +27,7 @@ OF_PROGRAMS = {
 
 @pytest.mark.parametrize("query", QUERIES)
 def test_a_query_runs(conn: Connection, query: str) -> None:
-    """On an empty database: what asks for a task or worker by its id is told that it is not there; so is what asks for a schedule."""
+    """On an empty database: what asks for a task, worker or schedule is told that it is not there."""
     try:
         conn.execute("select pgqueue.create_queue('slow'), pgqueue.create_queue('nightly')")
         conn.execute(query.encode())
