@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pgqueue.models import ScheduledTask, ScheduledTaskRequest
     from pgqueue.services import SchedulerService
 
+    Option = Callable[[Any], Any]
     Change = Callable[[SchedulerService, object], Awaitable[ScheduledTask]]
 
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -42,51 +43,9 @@ def plan_options(*, defaults: bool) -> Callable[[F], F]:
 
     options = (
         zone_option(told("The IANA zone whose clocks the expression is about.", "UTC")),
-        click.option("--queue", "queue_name", metavar="NAME", help=told("The queue of its tasks.", "default")),
-        click.option(
-            "--priority",
-            type=PriorityNumber(),
-            metavar="N",
-            help=told("Of its tasks: a number, or low, normal, high, urgent.", "normal"),
-        ),
-        click.option(
-            "--timeout", type=WholeSeconds(), metavar="DURATION", help=told("How long an attempt may run.", "no limit")
-        ),
-        click.option(
-            "--max-retries",
-            type=click.IntRange(0, 10_000),
-            metavar="N",
-            help=told("How many failures of a task are followed by another attempt.", "3"),
-        ),
-        click.option("--user-id", metavar="ID", help="The user its tasks work for."),
-        click.option("--project-id", metavar="ID", help="The project its tasks work for."),
-        click.option(
-            "--missed",
-            type=click.Choice(["skip", "once", "all"]),
-            help=told("Of ticks that nobody fired within a minute: run none, the newest, or all.", "once"),
-        ),
-        click.option(
-            "--catch-up-window",
-            type=WholeSeconds(least=0),
-            metavar="DURATION",
-            help=told("How far back --missed looks.", "1d"),
-        ),
-        click.option(
-            "--overlap",
-            type=click.Choice(["allow", "skip", "queue", "cancel_previous"]),
-            help=told("Of a tick while a task of an earlier one has not ended.", "allow"),
-        ),
-        click.option(
-            "--jitter",
-            type=WholeSeconds(least=0),
-            metavar="DURATION",
-            help=told("Most by which a task starts later than its tick.", "0"),
-        ),
-        click.option("--starts-at", type=Moment(), metavar="TIME", help="No tick before this moment."),
-        click.option("--ends-at", type=Moment(), metavar="TIME", help="No tick after this moment."),
-        click.option(
-            "--max-runs", type=click.IntRange(1, 2**31 - 1), metavar="N", help="It has ended after so many ticks."
-        ),
+        *_task_options(told),
+        *_policy_options(told),
+        *_bounds(),
         click.option("--dry-run", is_flag=True, help="Check it and show its next runs; change nothing."),
     )
 
@@ -96,6 +55,44 @@ def plan_options(*, defaults: bool) -> Callable[[F], F]:
         return command
 
     return extend
+
+
+def _task_options(told: Callable[[str, str], str]) -> tuple[Option, ...]:
+    retries = told("How many failures of a task are followed by another attempt.", "3")
+    priority = told("Of its tasks: a number, or low, normal, high, urgent.", "normal")
+    timeout = told("How long an attempt may run.", "no limit")
+    return (
+        click.option("--queue", "queue_name", metavar="NAME", help=told("The queue of its tasks.", "default")),
+        click.option("--priority", type=PriorityNumber(), metavar="N", help=priority),
+        click.option("--timeout", type=WholeSeconds(), metavar="DURATION", help=timeout),
+        click.option("--max-retries", type=click.IntRange(0, 10_000), metavar="N", help=retries),
+        click.option("--user-id", metavar="ID", help="The user its tasks work for."),
+        click.option("--project-id", metavar="ID", help="The project its tasks work for."),
+    )
+
+
+def _policy_options(told: Callable[[str, str], str]) -> tuple[Option, ...]:
+    missed = told("Of ticks that nobody fired within a minute: run none, the newest, or all.", "once")
+    overlap = told("Of a tick while a task of an earlier one has not ended.", "allow")
+    window, jitter = (
+        told("How far back --missed looks.", "1d"),
+        told("Most by which a task is later than its tick.", "0"),
+    )
+    return (
+        click.option("--missed", type=click.Choice(["skip", "once", "all"]), help=missed),
+        click.option("--catch-up-window", type=WholeSeconds(least=0), metavar="DURATION", help=window),
+        click.option("--overlap", type=click.Choice(["allow", "skip", "queue", "cancel_previous"]), help=overlap),
+        click.option("--jitter", type=WholeSeconds(least=0), metavar="DURATION", help=jitter),
+    )
+
+
+def _bounds() -> tuple[Option, ...]:
+    most = click.IntRange(1, 2**31 - 1)
+    return (
+        click.option("--starts-at", type=Moment(), metavar="TIME", help="No tick before this moment."),
+        click.option("--ends-at", type=Moment(), metavar="TIME", help="No tick after this moment."),
+        click.option("--max-runs", type=most, metavar="N", help="It has ended after so many ticks."),
+    )
 
 
 @click.command()
