@@ -166,6 +166,7 @@ class TestStats:
             "concurrency": 7,
             "paused": False,
             "oldest_pending_age_s": 30,
+            "counted_at": None,
         }
 
     def test_an_empty_queue_is_all_noughts(self, sql: Sql) -> None:
