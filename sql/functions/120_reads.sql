@@ -412,7 +412,7 @@ as $$
 declare
     v_mark timestamptz := pgqueue._folded_before();
     v_days timestamptz[] := array(
-        select to_date(right(c.relname, 8), 'YYYYMMDD')::timestamp at time zone 'UTC'
+        select to_date(substring(c.relname from '^finished_tasks_([0-9]{8})$'), 'YYYYMMDD')::timestamp at time zone 'UTC'
         from pg_catalog.pg_inherits i
         join pg_catalog.pg_class c on c.oid = i.inhrelid
         where i.inhparent = 'pgqueue.finished_tasks'::regclass

@@ -77,7 +77,7 @@ $$;
 comment on function pgqueue._percentiles(bigint[]) is 'Milliseconds that 50, 95 and 99 percent of a histogram stay within, true to 5 percent; nulls for an empty one.';
 
 create or replace function pgqueue._floor(p_at timestamptz, p_step text) returns timestamptz
-language sql immutable parallel safe
+language sql stable parallel safe
 as $$ select date_trunc(p_step, p_at, 'UTC') $$;
 
 comment on function pgqueue._floor(timestamptz, text) is 'Where the minute, hour or day (of UTC) of a moment begins.';
@@ -89,7 +89,7 @@ as $$ select case p_step when 'minute' then interval '1 minute' when 'hour' then
 comment on function pgqueue._length(text) is 'How long a minute, hour or day is.';
 
 create or replace function pgqueue._ceiling(p_at timestamptz, p_step text) returns timestamptz
-language sql immutable parallel safe
+language sql stable parallel safe
 as $$
     select case when pgqueue._floor(p_at, p_step) = p_at then p_at else pgqueue._floor(p_at, p_step) + pgqueue._length(p_step) end
 $$;
@@ -160,7 +160,9 @@ begin
     if greatest(v_state.folded_before, v_state.folding_before) > v_now + interval '1 hour' then
         return pgqueue._unfold_statistics(v_now);
     end if;
-    if v_state.fence <= pg_snapshot_xmin(pg_current_snapshot()) then
+    if v_state.fence >= pg_snapshot_xmax(pg_current_snapshot()) then
+        v_state.fence := null;  -- of the server that this database was dumped from
+    elsif v_state.fence <= pg_snapshot_xmin(pg_current_snapshot()) then
         v_to := least(v_state.folding_before, pgqueue._end_of_day_after(v_state.folded_before));
     end if;
     if v_to is null and v_state.fence is not null then
@@ -171,7 +173,8 @@ begin
         v_state.fence := case when v_is_new then pg_current_xact_id() end;
     end if;
     if v_to is not null then
-        perform pgqueue._fold_window(v_state.folded_before, v_to, v_state.minutes_from, v_state.hours_from);
+        perform pgqueue._thin_statistics(v_now);
+        perform pgqueue._fold_window(v_state.folded_before, v_to);
         v_state.folded_before := v_to;
     end if;
     update pgqueue.statistics_state
@@ -198,7 +201,7 @@ language sql stable
 as $$
     select min(d.ends_at)
     from (
-        select to_date(right(c.relname, 8), 'YYYYMMDD')::timestamp at time zone 'UTC' + interval '24 hours' as ends_at
+        select to_date(substring(c.relname from '^finished_tasks_([0-9]{8})$'), 'YYYYMMDD')::timestamp at time zone 'UTC' + interval '24 hours' as ends_at
         from pg_catalog.pg_inherits i
         join pg_catalog.pg_class c on c.oid = i.inhrelid
         where i.inhparent = 'pgqueue.finished_tasks'::regclass
@@ -210,7 +213,7 @@ comment on function pgqueue._end_of_day_after(timestamptz) is 'The end of the fi
 
 -- One statement, so that rows, departures and rollups are seen as they are at one moment: a row that goes at
 -- the same time is counted here, and what it leaves behind then says that it was.
-create or replace function pgqueue._fold_window(p_from timestamptz, p_to timestamptz, p_minutes_from timestamptz, p_hours_from timestamptz) returns void
+create or replace function pgqueue._fold_window(p_from timestamptz, p_to timestamptz) returns void
 language sql volatile
 set jit = off set enable_seqscan = off
 as $$
@@ -219,40 +222,49 @@ as $$
     ),
     changes as materialized (
         select
-            pgqueue._floor(f.finished_at, 'minute') as minute, f.queue_name, f.task_type, f.status, 1 as finished, 1 as kept,
+            pgqueue._floor(f.finished_at, case when f.finished_at >= s.minutes_from then 'minute' else 'hour' end) as bucket,
+            f.queue_name, f.task_type, f.status, 1 as finished, 1 as kept,
             pgqueue._run_us(f.started_at, f.finished_at) as run_us, pgqueue._wait_us(f.run_at, f.created_at, f.started_at) as wait_us
         from pgqueue.finished_tasks f
+        cross join pgqueue.statistics_state s
         where f.finished_at >= p_from and f.finished_at < p_to
         union all
         select
-            pgqueue._floor(d.finished_at, 'minute'), d.queue_name, d.task_type, d.status,
+            pgqueue._floor(d.finished_at, case when d.finished_at >= s.minutes_from then 'minute' else 'hour' end),
+            d.queue_name, d.task_type, d.status,
             d.tasks * case when d.finished_at >= p_from then d.still_counts::int else d.still_counts::int - 1 end,
             d.tasks * case when d.finished_at >= p_from then 0 else -1 end,
             d.run_us, d.wait_us
         from left_since d
+        cross join pgqueue.statistics_state s
     ),
     counted as (
         select
-            c.minute, c.queue_name, c.task_type, c.status,
+            c.bucket, c.queue_name, c.task_type, c.status,
             case when grouping(c.run_bin) = 0 then 'run' when grouping(c.wait_bin) = 0 then 'wait' end as part,
             coalesce(c.run_bin, c.wait_bin) as bin,
             sum(c.finished) as finished, sum(c.kept) as kept, sum(c.finished * c.run_us) as run_us, sum(c.finished * c.wait_us) as wait_us
         from (select x.*, pgqueue._bin(x.run_us) as run_bin, pgqueue._bin(x.wait_us) as wait_bin from changes x) c
         group by grouping sets (
-            (c.minute, c.queue_name, c.task_type, c.status),
-            (c.minute, c.queue_name, c.task_type, c.status, c.run_bin),
-            (c.minute, c.queue_name, c.task_type, c.status, c.wait_bin)
+            (c.bucket, c.queue_name, c.task_type, c.status),
+            (c.bucket, c.queue_name, c.task_type, c.status, c.run_bin),
+            (c.bucket, c.queue_name, c.task_type, c.status, c.wait_bin)
         )
     ),
     summed as (
         select
-            s.step, case s.step when 'total' then '-infinity' else pgqueue._floor(c.minute, s.step) end as bucket,
+            s.step, case s.step when 'total' then '-infinity' else pgqueue._floor(c.bucket, s.step) end as bucket,
             c.queue_name, c.task_type, c.status, c.part, c.bin,
             sum(c.finished)::bigint as finished, sum(c.kept)::bigint as kept,
             sum(c.run_us) as run_us, sum(c.wait_us) as wait_us
         from counted c
-        join unnest(array['minute', 'hour', 'day', 'total']) as s (step)
-            on (s.step <> 'minute' or c.minute >= p_minutes_from) and (s.step <> 'hour' or c.minute >= p_hours_from)
+        join (
+            select 'minute' as step, t.minutes_from as since from pgqueue.statistics_state t
+            union all
+            select 'hour', t.hours_from from pgqueue.statistics_state t
+            union all
+            values ('day', timestamptz '-infinity'), ('total', '-infinity')
+        ) s on c.bucket >= s.since
         where c.part is null or (c.bin is not null and s.step <> 'total')
         group by 1, 2, 3, 4, 5, 6, 7
     )
@@ -279,7 +291,7 @@ as $$
         wait_histogram = pgqueue._added(r.wait_histogram, excluded.wait_histogram)
 $$;
 
-comment on function pgqueue._fold_window(timestamptz, timestamptz, timestamptz, timestamptz) is
+comment on function pgqueue._fold_window(timestamptz, timestamptz) is
 'Adds to the rollups what ended in a window that is complete, and what has left since it was added.';
 
 -- The clock was set back by more than an hour: what ends now ends before the mark. The mark goes back to the
@@ -308,13 +320,13 @@ end $$;
 
 comment on function pgqueue._unfold_statistics(timestamptz) is 'Forgets the rollups from the day of an hour ago on; returns the mark that stands then.';
 
-create or replace function pgqueue._thin_statistics() returns void
+create or replace function pgqueue._thin_statistics(p_now timestamptz) returns void
 language plpgsql volatile
 set jit = off set enable_seqscan = off
 as $$
 declare
-    v_minutes_from timestamptz := pgqueue._floor(pgqueue._folded_before() - interval '14 days', 'day');
-    v_hours_from timestamptz := pgqueue._floor(pgqueue._folded_before() - interval '400 days', 'day');
+    v_minutes_from timestamptz := pgqueue._floor(p_now - interval '8 days', 'day');
+    v_hours_from timestamptz := pgqueue._floor(p_now - interval '400 days', 'day');
 begin
     update pgqueue.statistics_state s
     set minutes_from = greatest(s.minutes_from, v_minutes_from), hours_from = greatest(s.hours_from, v_hours_from)
@@ -325,31 +337,30 @@ begin
     end if;
 end $$;
 
-comment on function pgqueue._thin_statistics() is 'Forgets minutes after 14 days and hours after 400; days stay.';
+comment on function pgqueue._thin_statistics(timestamptz) is 'Forgets minutes after 8 days and hours after 400; days stay.';
 
--- Past days of history are not written any more, but their last pages are known to no BRIN range until
--- somebody sums them up. One who holds the table (a vacuum) does it as well.
+-- The last pages of a day are in no range of its BRIN index until somebody sums them up. A vacuum does it as
+-- well, and would be waited for: where one is at the day, this time it is left out.
 create or replace function pgqueue._summarize_finished() returns void
 language plpgsql volatile
-set lock_timeout = '100ms'
+set lock_timeout = '200ms'
 as $$
 declare
-    v_index regclass;
+    v_today date := (pgqueue._now() at time zone 'UTC')::date;
 begin
-    for v_index in
-        select i.indexrelid
-        from pg_catalog.pg_index i
-        join pg_catalog.pg_inherits h on h.inhrelid = i.indexrelid
-        where h.inhparent = 'pgqueue.finished_tasks_ended'::regclass
-        and i.indrelid in (
-            to_regclass('pgqueue.' || pgqueue._partition_name('finished_tasks', (pgqueue._now() at time zone 'UTC')::date)),
-            to_regclass('pgqueue.' || pgqueue._partition_name('finished_tasks', (pgqueue._now() at time zone 'UTC')::date - 1))
-        )
-    loop
-        perform brin_summarize_new_values(v_index);
-    end loop;
-exception
-    when lock_not_available then null;
+    perform brin_summarize_new_values(i.indexrelid)
+    from pg_catalog.pg_inherits h
+    join pg_catalog.pg_index i on i.indexrelid = h.inhrelid
+    where h.inhparent = 'pgqueue.finished_tasks_ended'::regclass
+    and i.indrelid in (
+        to_regclass('pgqueue.' || pgqueue._partition_name('finished_tasks', v_today)),
+        to_regclass('pgqueue.' || pgqueue._partition_name('finished_tasks', v_today - 1))
+    )
+    and not exists (
+        select from pg_catalog.pg_locks l
+        where l.locktype = 'relation' and l.relation = i.indrelid and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
+        and l.mode not in ('AccessShareLock', 'RowShareLock', 'RowExclusiveLock')
+    );
 end $$;
 
 comment on function pgqueue._summarize_finished() is 'Lets the index of ends know what today and yesterday brought.';
@@ -639,7 +650,7 @@ begin
         raise exception using errcode = 'QU001',
             message = format('a series by %s cannot begin at %s', p_step, p_from),
             detail = jsonb_build_object('step', p_step, 'from', p_from),
-            hint = 'Minutes are kept for 14 days, hours for 400, days for ever: take a longer step.';
+            hint = 'Minutes are kept for 8 days, hours for 400, days for ever: take a longer step.';
     end if;
 end $$;
 

@@ -9,7 +9,6 @@ begin
     end if;
     -- First, while this transaction has no id.
     perform pgqueue._fold_statistics();
-    perform pgqueue._thin_statistics();
     perform pgqueue._summarize_finished();
     perform pgqueue._make_partitions(p_days_ahead);
     perform pgqueue._forget_lanes();
