@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import psycopg
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     Connection = psycopg.Connection[Any]
 
@@ -77,20 +77,18 @@ class Timing(NamedTuple):
     prepared_p99: float
 
 
-def measure(dsn: str, calls: int = 100, reads: dict[str, str] | None = None, budget_s: float = 5.0) -> list[Timing]:
-    """Time every read: so many calls each way, fewer where they would take longer than the budget."""
+def measure(dsn: str, calls: int = 100, reads: dict[str, str] | None = None, budget_s: float = 2.0) -> Iterator[Timing]:
+    """Yield the times of every read: so many calls each way, fewer where they would take longer than the budget."""
     with psycopg.connect(dsn, autocommit=True) as conn:
         [newest] = conn.execute("select coalesce(max(id), 1) from pgqueue.all_tasks").fetchone() or (1,)
 
         def arguments(nr: int) -> dict[str, int]:
             return {"id": 1 + (newest * 7919 * (nr + 1)) % newest}
 
-        made = []
         for name, sql in (reads or READS).items():
             plain = _times(lambda nr, sql=sql: _run(conn, sql, arguments(nr), prepare=False), calls, budget_s)
             prepared = _times(lambda nr, sql=sql: _run(conn, sql, arguments(nr), prepare=True), calls, budget_s)
-            made.append(Timing(name, *_summary(plain), *_summary(prepared)))
-        return made
+            yield Timing(name, *_summary(plain), *_summary(prepared))
 
 
 def _run(conn: Connection, sql: str, arguments: dict[str, int], *, prepare: bool) -> None:
@@ -120,7 +118,7 @@ def main() -> None:
     given = parser.parse_args()
     print(f"{'ms':<42}{'median':>9}{'p99':>9}{'prepared':>10}{'p99':>9}")  # noqa: T201 - its report
     for row in measure(given.dsn, given.calls):
-        print(f"{row.name:<42}{row.median:9.2f}{row.p99:9.2f}{row.prepared_median:10.2f}{row.prepared_p99:9.2f}")  # noqa: T201 - its report
+        print(f"{row.name:<42}{row.median:9.2f}{row.p99:9.2f}{row.prepared_median:10.2f}{row.prepared_p99:9.2f}", flush=True)  # noqa: T201 - its report
 
 
 if __name__ == "__main__":

@@ -62,8 +62,10 @@ def fold(sql: Sql, times: int = 2) -> None:
 def fold_all(sql: Sql) -> None:
     """Fold everything that ended before now, a day at a time."""
     now = sql.now()
-    while not sql.value("select pgqueue._fold_statistics() >= %s", now):
-        pass
+    for _ in range(100):
+        if sql.value("select pgqueue._fold_statistics() >= %s", now):
+            return
+    pytest.fail("the mark does not come")
 
 
 class History:
@@ -75,8 +77,8 @@ class History:
         self.random = random.Random(seed)
         self.ends: dict[int, End] = {}
         self.removed: list[End] = []
-        self.worker = sql.worker(*QUEUES, lease=10**6)
         self.clock.set(str(NOON))
+        self.worker = sql.worker(*QUEUES, lease=10**7)
         sql.rows("select pgqueue.create_queue('mail', p_max_crashes => 1)")
 
     def submit(self) -> int:
@@ -105,12 +107,12 @@ class History:
 
     def lose_a_worker(self) -> None:
         """A task of a queue that takes one crash for poison ends by rescue."""
-        task_id = self.sql.submit(queue_name="mail", priority=99)
+        self.sql.submit(queue_name="mail", priority=99)
         silent = self.sql.worker("mail", lease=1)
-        self.sql.claim(silent, 1, "mail")
+        [lease] = self.sql.claim(silent, 1, "mail")
         self.clock.advance(2)
         self.sql.rows("select * from pgqueue.rescue()")
-        self.note([task_id])
+        self.note([lease.id])
 
     def retry(self) -> None:
         again = [end.id for end in self.ends.values() if end.status != "completed"]
@@ -200,6 +202,7 @@ class TestExactness:
             if nr % 4 == 0:
                 history.check_everything()
                 history.check_some_windows()
+        clock.advance(3600)
         fold_all(sql)
         history.check_everything()
         assert sql.value("select count(*) from pgqueue.finished_tasks where finished_at >= pgqueue._folded_before()") == 0
@@ -225,7 +228,7 @@ class TestExactness:
         clock.advance(40)
         finish_one(sql)
         clock.advance(100)
-        fold(sql)
+        fold_all(sql)
         cut = ("2030-01-01 12:00:30+00", "2030-01-01 12:00:55+00")
         assert sql.row(WINDOW, *cut)["completed"] == 1
         sql.rows("select pgqueue.cleanup('0')")
@@ -261,6 +264,7 @@ class TestExactness:
         finish_one(sql)
         clock.set("2030-01-20 12:00+00")
         finish_one(sql)
+        clock.advance(1)
         fold_all(sql)
         assert kept_steps(sql) == {"minute": 1, "hour": 2, "day": 2, "total": 1}
         assert sql.row(WINDOW, "2030-01-01 12:05+00", "2030-01-01 12:15+00")["completed"] == 1
@@ -268,9 +272,7 @@ class TestExactness:
         sql.rows("drop table pgqueue.finished_tasks_20300101")
         assert sql.row(WINDOW, "2030-01-01 12:15+00", "2030-01-01 12:25+00")["completed"] == 1
         assert sql.row(WINDOW, "2030-01-01 13:00+00", "2030-01-02 00:00+00")["completed"] == 0
-        clock.set("2031-02-20 12:00+00")
-        fold_all(sql)
-        clock.advance(1)
+        clock.set("2031-03-20 12:00+00")
         fold_all(sql)
         assert kept_steps(sql) == {"day": 2, "total": 1}
 
@@ -327,7 +329,7 @@ class TestLateCommits:
         assert self.late(sql, connect, clock) == 1
 
     def test_without_the_fence_it_would_be_lost(self, sql: Sql, connect: Callable[[], Sql], clock: Clock) -> None:
-        change(sql, "_fold_statistics()", "v_state.fence <= pg_snapshot_xmin(pg_current_snapshot())", "true")
+        change(sql, "_fold_statistics()", "v_state.fence <= pg_snapshot_xmin(pg_current_snapshot())", "v_state.fence is not null")
         assert self.late(sql, connect, clock) == 0
 
     def test_a_clock_that_is_set_back_loses_nothing(self, sql: Sql, clock: Clock) -> None:
@@ -585,7 +587,7 @@ class TestLists:
     def test_a_search_over_live_and_finished_loses_nothing(self, sql: Sql) -> None:
         self.fill(sql, 15_000)
         sql.rows(
-            "insert into pgqueue.tasks (task_type) select case when n %% 3000 = 0 then 'rare' else 'usual' end"
+            "insert into pgqueue.tasks (task_type) select case when n % 3000 = 0 then 'rare' else 'usual' end"
             " from generate_series(1, 12000) n"
         )
         expected = sql.column("select id from pgqueue.all_tasks where task_type = 'rare' order by id desc")
@@ -616,7 +618,7 @@ class TestLists:
     def test_due_and_scheduled_are_counted_apart(self, sql: Sql) -> None:
         sql.rows(
             "insert into pgqueue.tasks (task_type, priority, run_at)"
-            " select 'a', n %% 3, clock_timestamp() + case when n %% 2 = 0 then interval '1 day' else '0' end"
+            " select 'a', n % 3, clock_timestamp() + case when n % 2 = 0 then interval '1 day' else '0' end"
             " from generate_series(1, 20500) n"
         )
         sql.rows("select pgqueue.maintain()")
@@ -699,4 +701,4 @@ def test_no_read_goes_through_all_of_history(sql: Sql, query: str) -> None:
     for _ in range(7):
         sql.rows(query)
     big = {name for name in plans.sequential() if name.startswith(("finished_tasks", "tasks", "task_rollups"))}
-    assert big == set()
+    assert big == set(), query
