@@ -17,6 +17,7 @@ COMMANDS = {
     "migrate": ("pgqueue.cli.migrate", "Bring the database's schema up to this release."),
     "submit": ("pgqueue.cli.submit", "Submit a task."),
     "task": ("pgqueue.cli.task", "List, show, watch, retry and cancel tasks."),
+    "operation": ("pgqueue.cli.operation", "List, follow and cancel bulk operations."),
     "queue": ("pgqueue.cli.queue", "List, create, pause and resume queues."),
     "workers": ("pgqueue.cli.workers", "List the workers, or stop some."),
     "top": ("pgqueue.cli.top", "Show live what the queues and workers do."),

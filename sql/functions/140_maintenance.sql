@@ -14,6 +14,7 @@ begin
     perform pgqueue._forget_lanes();
     perform pgqueue._count_queues();
     perform pgqueue._forget_ticks();
+    perform pgqueue._forget_operations();
     delete from pgqueue.listeners l where l.fresh_until < pgqueue._now();
     delete from pgqueue.waits w
     using pgqueue.workers k
