@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from pgqueue.handlers import RetryLater as RetryLater
     from pgqueue.handlers import Snooze as Snooze
     from pgqueue.handlers import TaskContext as TaskContext
+    from pgqueue.models import BulkFilter as BulkFilter
     from pgqueue.models import Execution as Execution
     from pgqueue.models import LogLine as LogLine
+    from pgqueue.models import Operation as Operation
+    from pgqueue.models import OperationPreview as OperationPreview
     from pgqueue.models import Priority as Priority
     from pgqueue.models import QueueConfig as QueueConfig
     from pgqueue.models import QueueInfo as QueueInfo
@@ -44,6 +47,7 @@ _HOMES = {
     "database": ["Database"],
     "handlers": ["Cancel", "Handler", "PermanentError", "Retry", "RetryLater", "Snooze", "TaskContext"],
     "models": [
+        *("BulkFilter", "Operation", "OperationPreview"),
         *("Execution", "LogLine", "Priority", "QueueConfig", "QueueInfo", "QueueStats"),
         *("ScheduledTask", "ScheduledTaskRequest", "SchedulerStats", "ScheduleTick"),
         *("TaskFilter", "TaskProgress", "TaskRequest", "TaskStatistics"),
@@ -53,7 +57,15 @@ _HOMES = {
     "settings": ["Settings"],
     "errors": [
         *("ConfigurationError", "DatabaseUnavailable", "DuplicateTask", "HandlerNotFound", "InvalidInput"),
-        *("InvalidTransition", "LeaseLost", "PayloadError", "PgqueueError", "QueueFull", "QueueNotFound"),
+        *(
+            "InvalidTransition",
+            "LeaseLost",
+            "OperationNotFound",
+            "PayloadError",
+            "PgqueueError",
+            "QueueFull",
+            "QueueNotFound",
+        ),
         *("ScheduleNotFound", "SchemaMismatch", "TaskCancelled", "TaskFailed", "TaskNotFound"),
     ],
 }

@@ -22,6 +22,7 @@ __all__ = [
     "InvalidInput",
     "InvalidTransition",
     "LeaseLost",
+    "OperationNotFound",
     "PayloadError",
     "PgqueueError",
     "QueueFull",
@@ -99,6 +100,12 @@ class ScheduleNotFound(PgqueueError):
     SQLSTATE = "QU103"
 
 
+class OperationNotFound(PgqueueError):
+    """No bulk operation of this id."""
+
+    SQLSTATE = "QU105"
+
+
 class InvalidTransition(PgqueueError):
     """The task's state does not allow the operation, e.g. retrying a task that runs."""
 
@@ -160,6 +167,7 @@ BY_SQLSTATE: dict[str, type[PgqueueError]] = {
         QueueNotFound,
         TaskNotFound,
         ScheduleNotFound,
+        OperationNotFound,
         InvalidTransition,
         DuplicateTask,
         LeaseLost,
@@ -208,6 +216,7 @@ _RULES = {
     "schedules_max_runs": "max_runs is at least 1; null for no limit",
     "schedules_metadata": "the metadata of a schedule is a JSON object",
     "schedules_pause_reason": "a reason has at most 1000 characters",
+    "operations_reason": "a reason has at most 1000 characters",
     "tasks_task_type": f"a task type has {_NAME}",
     "tasks_payload": "a payload has at most 1 MiB: store large data elsewhere and pass a reference to it",
     "tasks_result": "a result has at most 1 MiB: store large data elsewhere and return a reference to it",

@@ -28,6 +28,7 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
     (errors.QueueNotFound, USAGE),
     (errors.TaskNotFound, USAGE),
     (errors.ScheduleNotFound, USAGE),
+    (errors.OperationNotFound, USAGE),
     (errors.DatabaseUnavailable, NO_DATABASE),
     (errors.SchemaMismatch, NO_DATABASE),
     (errors.PgqueueError, NO_DATABASE),

@@ -18,6 +18,7 @@ COMMANDS = {
     "migrate": ("pgqueue.cli.migrate", "Bring the database's schema up to this release."),
     "submit": ("pgqueue.cli.submit", "Submit a task."),
     "task": ("pgqueue.cli.task", "List, show, watch, retry and cancel tasks."),
+    "operation": ("pgqueue.cli.operation", "List, follow and cancel bulk operations."),
     "queue": ("pgqueue.cli.queue", "List, create, pause and resume queues."),
     "schedule": ("pgqueue.cli.schedule", "List, add, preview, pause and run schedules."),
     "workers": ("pgqueue.cli.workers", "List the workers, or stop some."),

@@ -1,6 +1,7 @@
 """What goes in and comes out: msgspec structs, and how payloads and results become JSON."""
 
 from pgqueue.models.encoding import check_number, check_text, check_time, encode_payload, encode_result
+from pgqueue.models.operations import BulkFilter, Operation, OperationKind, OperationPreview
 from pgqueue.models.schedules import (
     DueSchedule,
     Missed,
@@ -30,12 +31,16 @@ from pgqueue.models.structs import (
 )
 
 __all__ = [
+    "BulkFilter",
     "DueSchedule",
     "Event",
     "Execution",
     "LogLine",
     "Missed",
     "OnConflict",
+    "Operation",
+    "OperationKind",
+    "OperationPreview",
     "Orders",
     "Overlap",
     "Priority",

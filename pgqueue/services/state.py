@@ -11,6 +11,7 @@ import structlog
 from pgqueue import calls, retention
 from pgqueue.listen import cancel_all, hub_of
 from pgqueue.services import shared
+from pgqueue.services.bulk import BulkOperations
 from pgqueue.services.operations import QueueOperations, Task, async_method, follow_progress
 
 if TYPE_CHECKING:
@@ -136,8 +137,8 @@ class StateService:
     get_task_statistics = async_method(calls.task_statistics)
 
 
-class RetryManager:
-    """Tasks that failed, and history that is no longer wanted."""
+class RetryManager(BulkOperations):
+    """Tasks that failed, one by one or by a filter, and history that is no longer wanted."""
 
     def __init__(self, db: Database) -> None:
         """Opens nothing."""

@@ -10,6 +10,7 @@ import structlog
 from pgqueue import calls, retention
 from pgqueue.errors import PgqueueError
 from pgqueue.services import shared
+from pgqueue.sync.bulk import BulkOperations
 from pgqueue.sync.ear import Ear, follow_progress, listen
 from pgqueue.sync.operations import QueueOperations, Task, sync_method
 
@@ -165,8 +166,8 @@ class StateService:
     get_task_statistics = sync_method(calls.task_statistics)
 
 
-class RetryManager:
-    """Tasks that failed, and history that is no longer wanted."""
+class RetryManager(BulkOperations):
+    """Tasks that failed, one by one or by a filter, and history that is no longer wanted."""
 
     def __init__(self, db: SyncDatabase) -> None:
         """Opens nothing."""

@@ -32,6 +32,8 @@ async def maintain(database: Database, settings: Settings) -> None:
             if time.monotonic() >= tidy_at:
                 tidy_at = time.monotonic() + MAINTAIN_S
                 await database.run(calls.maintain(settings.partition_days_ahead))
+                while await database.run(calls.step_abandoned()) is not None:
+                    pass
         except DatabaseUnavailable as error:
             log.debug("maintenance waits for the database", error=str(error))
         except PgqueueError as error:

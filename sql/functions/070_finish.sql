@@ -1,5 +1,34 @@
 -- An attempt ends. The only statements that take a task out of running.
 
+-- Statistics count once and for all what ended before a moment. So that nothing ends there afterwards, the
+-- end of a task is not before the floor, which is read after the transaction has its id: whoever raises the
+-- floor and then waits for all older transactions has seen everything below it. It is above the clock only
+-- where the clock was set back; by more than an hour, the clock is right.
+create or replace function pgqueue._finish_time() returns timestamptz
+language plpgsql volatile
+as $$
+declare
+    v_xid xid8 not null := pg_current_xact_id();
+    v_now timestamptz := pgqueue._now();
+    v_floor timestamptz := pgqueue._finish_floor();
+begin
+    if v_floor > v_now and v_floor < v_now + interval '1 hour' then
+        return v_floor;
+    end if;
+    return v_now;
+end $$;
+
+comment on function pgqueue._finish_time() is 'When a task ends that ends now; to be called before the row is written, by whoever writes it.';
+
+create or replace function pgqueue._finish_floor() returns timestamptz
+language plpgsql volatile
+as $$
+begin
+    return timestamptz 'epoch' + coalesce(pg_sequence_last_value('pgqueue.finish_floor'), 0) * interval '1 microsecond';
+end $$;
+
+comment on function pgqueue._finish_floor() is 'The moment before which no task ends any more.';
+
 -- How long to wait before the attempt after the n-th failure. p_retry is an object: strategy quadratic
 -- (base · n² seconds: 1, 4, 9 …, the default), fixed (base) or exponential (base · 2ⁿ⁻¹); cap in seconds;
 -- jitter, the share of the delay that chance may take away.
@@ -95,7 +124,7 @@ set search_path = '' set jit = off set enable_seqscan = off set enable_bitmapsca
 set plan_cache_mode = force_generic_plan
 as $$
 declare
-    v_now timestamptz := pgqueue._now();
+    v_now timestamptz := pgqueue._finish_time();
     v_ids bigint[];
     v_settled bigint[];
 begin

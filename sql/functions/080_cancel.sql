@@ -64,7 +64,7 @@ language plpgsql volatile
 set jit = off set enable_seqscan = off
 as $$
 declare
-    v_now timestamptz := pgqueue._now();
+    v_now timestamptz := pgqueue._finish_time();
 begin
     perform pgqueue._need_partition(v_now);
     with ended as (
@@ -120,7 +120,7 @@ begin
         select t.id into v_live from pgqueue.tasks t where t.task_type = v_task.task_type and t.unique_key = v_task.unique_key;
         perform pgqueue._duplicate_task(v_live, v_task.task_type, v_task.unique_key);
     end if;
-    delete from pgqueue.finished_tasks f where f.id = p_id and f.finished_at = v_task.finished_at;
+    perform pgqueue._remove_finished(array[p_id], array[v_task.finished_at], false);
     if exists (select from pgqueue.listeners) then
         perform pgqueue._publish_status(array[p_id]);
     end if;

@@ -7,10 +7,14 @@ begin
     if not pg_try_advisory_xact_lock(hashtextextended('pgqueue.maintain', 0)) then
         return false;
     end if;
+    -- First, while this transaction has no id.
+    perform pgqueue._fold_statistics();
+    perform pgqueue._summarize_finished();
     perform pgqueue._make_partitions(p_days_ahead);
     perform pgqueue._forget_lanes();
     perform pgqueue._count_queues();
     perform pgqueue._forget_ticks();
+    perform pgqueue._forget_operations();
     delete from pgqueue.listeners l where l.fresh_until < pgqueue._now();
     delete from pgqueue.waits w
     using pgqueue.workers k
@@ -37,13 +41,23 @@ comment on function pgqueue._forget_lanes() is 'Removes doubles from the cache o
 -- Counts the queues that are too long to be counted by those who ask.
 create or replace function pgqueue._count_queues() returns void
 language sql volatile
+set jit = off
 as $$
-    insert into pgqueue.queue_counts as c (queue_name, waiting, counted_at)
-    select q.name, (select count(*) from pgqueue.tasks t where t.queue_name = q.name and t.status <> 'running'), pgqueue._now()
+    insert into pgqueue.queue_counts as c (queue_name, waiting, scheduled, blocked, counted_at)
+    select q.name, n.waiting, n.scheduled, n.blocked, pgqueue._now()
     from pgqueue.queues q
+    cross join lateral (
+        select
+            count(*) as waiting,
+            count(*) filter (where t.waits_for = 0 and t.run_at > pgqueue._now()) as scheduled,
+            count(*) filter (where t.waits_for > 0) as blocked
+        from pgqueue.tasks t
+        where t.queue_name = q.name and t.status <> 'running'
+    ) n
     where exists (select from pgqueue.tasks t where t.queue_name = q.name offset 10000)
     or exists (select from pgqueue.queue_counts n where n.queue_name = q.name and n.waiting > 0)
-    on conflict (queue_name) do update set waiting = excluded.waiting, counted_at = excluded.counted_at
+    on conflict (queue_name) do update set
+        waiting = excluded.waiting, scheduled = excluded.scheduled, blocked = excluded.blocked, counted_at = excluded.counted_at
 $$;
 
 comment on function pgqueue._count_queues() is 'Notes the length of long queues.';
@@ -69,8 +83,9 @@ begin
     delete from pgqueue.executions e
     where e.finished_at < v_before
     and not exists (select from pgqueue.tasks t where t.id = e.task_id);
-    delete from pgqueue.finished_tasks f where f.finished_at < v_before;
-    get diagnostics v_count = row_count;
+    select pgqueue._remove_finished(array_agg(f.id), array_agg(f.finished_at), true) into v_count
+    from pgqueue.finished_tasks f
+    where f.finished_at < v_before;
     return v_count;
 end $$;
 

@@ -1,15 +1,15 @@
 -- One question of an operator each.
 
+-- Dropped first: its columns changed.
+drop view if exists pgqueue.queue_overview;
 create or replace view pgqueue.queue_overview as
 select
     q.name,
-    pgqueue._count_waiting(q.name) as waiting,
-    (
-        select count(*)
-        from pgqueue.claims c
-        join pgqueue.tasks t on t.id = any(c.ids)
-        where t.status = 'running' and t.queue_name = q.name and t.worker_id = c.worker_id and t.claim_no = c.claim_no
-    ) as running,
+    l.pending + l.scheduled + l.blocked as waiting,
+    l.pending,
+    l.scheduled,
+    l.blocked,
+    l.running,
     q.concurrency,
     q.capacity,
     (
@@ -17,23 +17,16 @@ select
         from pgqueue.workers w
         where q.name = any(w.queues) and w.lost_at is null and w.heartbeat_at + w.lease > pgqueue._now()
     ) as workers,
-    (
-        select pgqueue._now() - min(first.run_at)
-        from (select distinct l.rank from pgqueue.lanes l where l.queue_name = q.name) lane
-        cross join lateral (
-            select t.run_at
-            from pgqueue.tasks t
-            where t.queue_name = q.name and t.rank = lane.rank and t.waits_for = 0 and t.status = 'pending' and t.run_at <= pgqueue._now()
-            order by t.run_at
-            limit 1
-        ) first
-    ) as oldest_wait,
+    pgqueue._now() - l.oldest_run_at as oldest_wait,
+    l.counted_at,
     q.paused_at,
     q.pause_reason
 from pgqueue.queues q
+cross join lateral pgqueue._live_counts(q.name) l
 order by q.name;
 
-comment on view pgqueue.queue_overview is 'How do the queues stand? Waiting tasks are exact up to 10,000.';
+comment on view pgqueue.queue_overview is
+'How do the queues stand? pending is due, scheduled is not yet; exact up to 10,000 each, then as counted at counted_at.';
 
 create or replace view pgqueue.running_tasks as
 select
@@ -118,6 +111,7 @@ select
     ) as missing_partitions,
     (select count(*) from pgqueue.worker_overview w where w.state = 'alive') as workers_alive,
     (select count(*) from pgqueue.worker_overview w where w.state in ('lost', 'silent')) as workers_lost,
-    (select count(*) from pgqueue.stuck_tasks) as stuck_tasks;
+    (select count(*) from pgqueue.stuck_tasks) as stuck_tasks,
+    (select pgqueue._now() - s.folded_before from pgqueue.statistics_state s where isfinite(s.folded_before)) as statistics_lag;
 
-comment on view pgqueue.health is 'Is anything in the way? Old transactions, dead rows, missing partitions, a full notification queue, lost workers.';
+comment on view pgqueue.health is 'Is anything in the way? Old transactions, dead rows, missing partitions, a full notification queue, lost workers, statistics that lag.';

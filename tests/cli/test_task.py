@@ -78,19 +78,28 @@ def test_many_are_retried_and_cancelled_only_by_a_filter_or_all(cli: Cli, conn: 
         assert (refused.code, refused.out) == (2, "")
         assert "--all" in refused.err
     tried = cli("task", "cancel", "--type", "ship", "--dry-run", "-o", "json")
-    assert [row["task_id"] for row in tried.json] == [5, 4]
+    assert [row["task_id"] for row in tried.json] == [4, 5]
     assert "2 tasks would be cancelled; nothing was changed" in tried.err
     assert live() == [4, 5]
 
-    assert cli("task", "retry", "--all").out == "2\n"
+    retried = cli("task", "retry", "--all", "-o", "json")
+    assert [(row["kind"], row["state"], row["done"]) for row in retried.json] == [("retry", "completed", 1)]
+    assert "retried 1 task" in retried.err
     assert live() == [2, 4, 5]
-    assert cli("task", "retry", "--status", "cancelled", "-o", "json").json == [{"task_id": 3, "status": "pending"}]
+    assert cli("task", "retry", "--status", "cancelled", "-o", "json").json[0]["done"] == 1
     ended = cli("task", "cancel", 4, 1, 99, "--reason", "changed my mind")
     assert (ended.code, ended.out) == (4, "4\n")
     assert "task 1 is completed and cannot be cancelled" in ended.err
     assert "there is no task 99" in ended.err
-    assert cli("task", "cancel", "--all").lines == ["5", "3", "2"]
+    assert cli("task", "cancel", "--all", "-o", "json").json[0]["done"] == 3
     assert live() == []
+    listed = cli("operation", "list")
+    assert [line.split()[:4] for line in listed.lines[1:]] == [
+        ["3", "cancel", "completed", "3"],
+        ["2", "retry", "completed", "1"],
+        ["1", "retry", "completed", "1"],
+    ]
+    assert cli("operation", "show", 9).code == 2
     errors = conn.execute("select error from pgqueue.finished_tasks where id = 4").fetchall()
     assert errors == [("changed my mind",)]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tests.sql.conftest import Sql
 
-SMALL = {"lanes", "queues", "listeners", "waits", "workers", "queue_counts"}
+SMALL = {"lanes", "queues", "listeners", "waits", "workers", "queue_counts", "statistics_state", "task_departures"}
 """Caches of a few pages; a sequential scan of one of them costs what an index scan does."""
 
 PERIPHERAL = {"pg_class", "pg_inherits", "clock"}
@@ -194,7 +194,7 @@ class TestNoSequentialScans:
 
     def test_the_collector_would_see_one(self, sql: Sql) -> None:
         plans = Plans(sql)
-        sql.rows("select pgqueue.task_statistics(now(), now())")
+        sql.rows("select count(*) from pgqueue.tasks where error is null")
         assert "tasks" in plans.sequential()
 
     def test_a_submit_to_a_queue_with_a_capacity_counts_by_index(self, sql: Sql) -> None:
