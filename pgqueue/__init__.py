@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pgqueue.models import ScheduledTaskRequest as ScheduledTaskRequest
     from pgqueue.models import SchedulerStats as SchedulerStats
     from pgqueue.models import ScheduleTick as ScheduleTick
+    from pgqueue.models import SeriesPoint as SeriesPoint
     from pgqueue.models import TaskFilter as TaskFilter
     from pgqueue.models import TaskProgress as TaskProgress
     from pgqueue.models import TaskRequest as TaskRequest
@@ -49,7 +50,7 @@ _HOMES = {
     "models": [
         *("BulkFilter", "Operation", "OperationPreview"),
         *("Execution", "LogLine", "Priority", "QueueConfig", "QueueInfo", "QueueStats"),
-        *("ScheduledTask", "ScheduledTaskRequest", "SchedulerStats", "ScheduleTick"),
+        *("ScheduledTask", "ScheduledTaskRequest", "SchedulerStats", "ScheduleTick", "SeriesPoint"),
         *("TaskFilter", "TaskProgress", "TaskRequest", "TaskStatistics"),
     ],
     "queue_service": ["QueueService"],

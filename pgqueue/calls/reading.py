@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from pgqueue.calls.call import Call, Row, json_of, task_key, utc, value
@@ -11,6 +12,7 @@ from pgqueue.models import (
     LogLine,
     QueueInfo,
     QueueStats,
+    SeriesPoint,
     TaskFilter,
     TaskProgress,
     TaskRecord,
@@ -22,6 +24,7 @@ from pgqueue.models import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
 __all__ = [
@@ -33,11 +36,13 @@ __all__ = [
     "get_progress",
     "get_retryable_tasks",
     "get_task",
+    "list_cursor",
     "list_queues",
     "list_tasks",
     "list_workers",
     "overview",
     "queue_stats",
+    "task_series",
     "task_statistics",
     "why_waiting",
 ]
@@ -96,12 +101,12 @@ def _record(row: Row) -> TaskRecord:
 
 
 def list_tasks(task_filter: TaskFilter) -> Call[list[TaskRecord]]:
-    """pgqueue.list_tasks: one page, newest id first. Raises InvalidInput for a status or page that does not exist."""
+    """pgqueue.list_tasks: one page and, where there is one, the task after it; newest id first. Raises InvalidInput."""
     f = task_filter
     offset = 0 if f.before_id is not None else (f.page - 1) * f.page_size
     check_number(offset, "page * page_size", 0, MOST_OFFSET)
     before_id = None if f.before_id is None else task_key(f.before_id)
-    parameters = (*_filter_row(f), f.page_size, offset, before_id)
+    parameters = (*_filter_row(f), f.page_size + 1, offset, before_id)
     sql = f"select {COLUMNS} from pgqueue.list_tasks(%s, %s, %s, %s, %s, %s, %s, %s::int, %s::bigint, %s::bigint)"
     return Call(sql, parameters, lambda rows: [_record(row) for row in rows])
 
@@ -110,6 +115,13 @@ def count_tasks(task_filter: TaskFilter) -> Call[tuple[int, bool]]:
     """pgqueue.count_tasks: how many match, and whether counting stopped there."""
     sql = "select total, is_capped from pgqueue.count_tasks(%s, %s, %s, %s, %s, %s, %s)"
     return Call(sql, _filter_row(task_filter), lambda rows: (rows[0][0], rows[0][1]))
+
+
+def list_cursor(task_filter: TaskFilter) -> Call[int | None]:
+    """pgqueue.list_cursor: where a search that found too few has stopped; None where it saw all."""
+    before_id = None if task_filter.before_id is None else task_key(task_filter.before_id)
+    sql = "select pgqueue.list_cursor(%s, %s, %s, %s, %s, %s, %s, %s::bigint)"
+    return Call(sql, (*_filter_row(task_filter), before_id), value)
 
 
 def _filter_row(f: TaskFilter) -> Row:
@@ -179,6 +191,31 @@ def task_statistics(start: datetime, end: datetime) -> Call[TaskStatistics]:
     check_time(end, "end")
     sql = "select * from pgqueue.task_statistics(%s::timestamptz, %s::timestamptz)"
     return Call(sql, (start, end), lambda rows: TaskStatistics(*rows[0]))
+
+
+def task_series(  # noqa: PLR0913 - as in SQL
+    start: datetime,
+    end: datetime,
+    step: str = "hour",
+    *,
+    queue_name: str | None = None,
+    task_type: str | None = None,
+    by: Sequence[str] = (),
+) -> Call[list[SeriesPoint]]:
+    """pgqueue.task_series: what finished from start up to before end, by minute, hour or day of UTC.
+
+    `by` splits it by queue_name, task_type or both; else one point a step, zeros included. Raises InvalidInput.
+    """
+    check_time(start, "start")
+    check_time(end, "end")
+    for name, given in (("queue_name", queue_name), ("task_type", task_type)):
+        check_text(given, name, optional=True)
+    sql = "select * from pgqueue.task_series(%s::timestamptz, %s::timestamptz, %s, %s, %s, %s::text[])"
+    return Call(
+        sql,
+        (start, end, step, queue_name, task_type, list(by)),
+        lambda rows: [SeriesPoint(row[0].astimezone(UTC), *row[1:]) for row in rows],
+    )
 
 
 def list_queues() -> Call[list[QueueInfo]]:

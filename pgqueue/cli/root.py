@@ -21,6 +21,7 @@ COMMANDS = {
     "operation": ("pgqueue.cli.operation", "List, follow and cancel bulk operations."),
     "queue": ("pgqueue.cli.queue", "List, create, pause and resume queues."),
     "schedule": ("pgqueue.cli.schedule", "List, add, preview, pause and run schedules."),
+    "stats": ("pgqueue.cli.stats", "Count what finished, step by step."),
     "workers": ("pgqueue.cli.workers", "List the workers, or stop some."),
     "top": ("pgqueue.cli.top", "Show live what the queues and workers do."),
     "db": ("pgqueue.cli.db", "Manage the embedded PostgreSQL server."),

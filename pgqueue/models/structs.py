@@ -19,6 +19,7 @@ __all__ = [
     "QueueConfig",
     "QueueInfo",
     "QueueStats",
+    "SeriesPoint",
     "Status",
     "TaskFilter",
     "TaskProgress",
@@ -157,6 +158,8 @@ class QueueStats(msgspec.Struct, frozen=True):
     concurrency: int
     paused: bool
     oldest_pending_age_s: float
+    counted_at: datetime | None = None
+    """Where more than 10,000 wait: when they were counted; None where the figures are of now."""
 
 
 class TaskStatistics(msgspec.Struct, frozen=True):
@@ -174,6 +177,29 @@ class TaskStatistics(msgspec.Struct, frozen=True):
     p50_duration_ms: float
     p95_duration_ms: float
     p99_duration_ms: float
+
+
+class SeriesPoint(msgspec.Struct, frozen=True):
+    """What finished within one step of a time series. Durations and waits in milliseconds; percentiles true to 5 %."""
+
+    bucket: datetime
+    """The start of the step."""
+    queue_name: str | None
+    task_type: str | None
+    """None where the series is not split by them."""
+    total: int
+    completed: int
+    failed: int
+    cancelled: int
+    avg_duration_ms: float
+    p50_duration_ms: float
+    p95_duration_ms: float
+    p99_duration_ms: float
+    avg_wait_ms: float
+    """From runnable to start, of the last attempt."""
+    p50_wait_ms: float
+    p95_wait_ms: float
+    p99_wait_ms: float
 
 
 class Execution(msgspec.Struct, frozen=True):

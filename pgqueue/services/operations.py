@@ -153,7 +153,10 @@ class QueueOperations:
         wanted = shared.checked(task_filter)
         records = await self.db.run(calls.list_tasks(wanted))
         counted = await self.db.run(calls.count_tasks(wanted))
-        return shared.page_of([shared.bind(Task, record, self) for record in records], counted, wanted)
+        found_too_few = counted[1] and len(records) <= wanted.page_size
+        stopped_before = await self.db.run(calls.list_cursor(wanted)) if found_too_few else None
+        tasks = [shared.bind(Task, record, self) for record in records]
+        return shared.page_of(tasks, counted, wanted, stopped_before)
 
     async def wait_for(self, task_id: int, timeout: float | None = None) -> Task:  # noqa: ASYNC109 - as in the contract
         """Wait for a task's end, at most `timeout` seconds.

@@ -129,11 +129,14 @@ def checked(task_filter: TaskFilter | None) -> TaskFilter:
     return wanted
 
 
-def page_of(tasks: list[B], counted: tuple[int, bool], task_filter: TaskFilter) -> TaskPage[B]:
-    """Put a page together."""
+def page_of(
+    tasks: list[B], counted: tuple[int, bool], task_filter: TaskFilter, stopped_before: int | None
+) -> TaskPage[B]:
+    """Put a page together; `tasks` may have one more, `stopped_before` is where the search for more ended early."""
     total, capped = counted
-    next_cursor = tasks[-1].task_id if len(tasks) == task_filter.page_size else None
-    return TaskPage(tasks, total, total_capped=capped, next_cursor=next_cursor)
+    shown = tasks[: task_filter.page_size]
+    next_cursor = shown[-1].task_id if len(tasks) > len(shown) else stopped_before
+    return TaskPage(shown, total, total_capped=capped, next_cursor=next_cursor)
 
 
 def percent_of(completed_steps: int, total_steps: int) -> int:

@@ -135,6 +135,7 @@ class StateService:
 
     get_progress = async_method(calls.get_progress)
     get_task_statistics = async_method(calls.task_statistics)
+    get_time_series = async_method(calls.task_series)
 
 
 class RetryManager(BulkOperations):

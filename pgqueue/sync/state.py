@@ -164,6 +164,7 @@ class StateService:
 
     get_progress = sync_method(calls.get_progress)
     get_task_statistics = sync_method(calls.task_statistics)
+    get_time_series = sync_method(calls.task_series)
 
 
 class RetryManager(BulkOperations):
