@@ -58,8 +58,16 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Run and return the exit code."""
-    chosen = arguments()
+    """Run and return the exit code: 0, 1 for a missed target, 2 for a wrong name, 130 for Ctrl-C."""
+    try:
+        return run(arguments())
+    except KeyboardInterrupt:
+        print("stopped; nothing is left running", file=sys.stderr)
+        return 130
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Do what the command line says."""
     if unknown := set(chosen.names) - set(ROWS):
         print(f"no row is named {', '.join(sorted(unknown))}; there are: {', '.join(ROWS)}", file=sys.stderr)
         return 2

@@ -8,7 +8,7 @@ import os
 import select
 import subprocess
 import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import psutil
 
@@ -16,11 +16,13 @@ from benchmarks import meter
 from benchmarks.peers.catalogue import ROOT
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from benchmarks.peers.catalogue import Peer
 
 STOP_S = 20.0
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 
 
 class Actor:
@@ -29,12 +31,11 @@ class Actor:
     def __init__(self, peer: Peer, home: Path, arguments: list[str], log: Path) -> None:
         self.peer = peer
         self._log = log
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
         with log.open("a") as errors:
             self.process = subprocess.Popen(
                 [*peer.command(home), *arguments],
                 cwd=peer.folder(home),
-                env=environment,
+                env=ENVIRONMENT,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -54,14 +55,22 @@ class Actor:
 
     def cpu_s(self) -> float:
         """Return the processor seconds of the process and its children."""
-        head = psutil.Process(self.process.pid)
-        times = [process.cpu_times() for process in (head, *head.children(recursive=True))]
-        return float(sum(t.user + t.system for t in times))
+        times = self._each(lambda process: process.cpu_times())
+        return float(sum(each.user + each.system for each in times))
 
     def memory_mb(self) -> float:
         """Return the memory that the process and its children keep to themselves."""
-        head = psutil.Process(self.process.pid)
-        return float(sum(each.memory_full_info().uss for each in (head, *head.children(recursive=True)))) / 1e6
+        return float(sum(each.uss for each in self._each(lambda process: process.memory_full_info()))) / 1e6
+
+    def _each(self, look: Callable[[Any], Any]) -> list[Any]:
+        """Look at the process and those of its children that still live."""
+        found = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            head = psutil.Process(self.process.pid)
+            for process in (head, *head.children(recursive=True)):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    found.append(look(process))
+        return found
 
     def stop(self) -> None:
         """Ask it to end; kill it, and its children, where it does not."""

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from benchmarks import meter
-from benchmarks.actors import Submitter, Worker, wait_until_ready
+from benchmarks.actors import ENVIRONMENT, Submitter, Worker, wait_until_ready
 from benchmarks.model import Figure
-from benchmarks.peers.catalogue import BARE, OWN, RIVALS, ROOT, Peer
+from benchmarks.peers.catalogue import BARE, OWN, RIVALS, Peer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -89,9 +89,8 @@ class Bench:
     def _install(self, peer: Peer, template: str) -> None:
         self.server.execute(f'drop database if exists "{template}"', f'create database "{template}"')
         command = [*peer.command(self.home), "install", self.server.url(template)]
-        environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(self.place), "PYTHONPATH": str(ROOT)}
         done = subprocess.run(
-            command, cwd=peer.folder(self.home), env=environment, capture_output=True, text=True, check=False
+            command, cwd=peer.folder(self.home), env=ENVIRONMENT, capture_output=True, text=True, check=False
         )
         if done.returncode:
             raise RuntimeError(f"{peer.name} cannot be set up: {done.stderr.strip()[-400:]}")
@@ -114,7 +113,7 @@ class Bench:
         return self.place / f"{peer.name}-{next(self._numbers)}"
 
     def idle_worker(self, peer: Peer, database: str, stack: contextlib.ExitStack, profile: str = "best") -> Worker:
-        """Start a worker on an empty queue and wait until it runs its first task at once."""
+        """Start a worker on an empty queue and wait until its program runs; it connects in the next moment."""
         worker = stack.enter_context(self.worker(peer, database, profile))
         wait_until_ready(worker)
         return worker
@@ -138,15 +137,14 @@ class Bench:
             self.server.settle(database)
             if pinned:
                 stack.enter_context(self.pin(database))
-            server_s = self.server.cpu_s()
             started = [stack.enter_context(self.worker(peer, database, profile)) for _ in range(workers)]
             watch = Watch(started, self.server, database, peer.pending)
             watch.until_done(count, by_database=kind == "process")
-            server_s = self.server.cpu_s() - server_s
+            worker_s, server_s = watch.cpu_s()
             drained = Drained(
                 watch.rate(),
                 watch.quarters(),
-                sum(worker.cpu_s() for worker in started) / count * 1e6,
+                worker_s / count * 1e6,
                 server_s / count * 1e6,
                 started[0].memory_mb(),
                 0.0,
@@ -211,6 +209,7 @@ class Watch:
         self._pending = pending
         self._seen: list[tuple[float, int]] = []
         self._all_begun = 0
+        self._cpu_s = (0.0, 0.0)
 
     def until_done(self, count: int, *, by_database: bool = False, slowest: float = 20.0) -> None:
         """Wait until so many handlers ran and nothing is pending."""
@@ -248,6 +247,7 @@ class Watch:
         total = sum(reading.ran for reading in readings)
         if begun and not self._seen:
             self._seen.append((min(begun) / 1e9, 0))
+            self._cpu_s = self._cpu_now()
         if begun:
             self._seen.append((time.time(), total))
         if len(begun) == len(readings) > 1 and not self._all_begun:
@@ -262,6 +262,14 @@ class Watch:
         """Return the looks that count: since all workers had begun, unless half was done before."""
         late = self._seen[self._all_begun :]
         return late if late[0][1] < self._seen[-1][1] / 2 else self._seen
+
+    def cpu_s(self) -> tuple[float, float]:
+        """Return the processor seconds of the workers and of the server since the first handler began."""
+        workers_s, server_s = self._cpu_now()
+        return workers_s - self._cpu_s[0], server_s - self._cpu_s[1]
+
+    def _cpu_now(self) -> tuple[float, float]:
+        return sum(worker.cpu_s() for worker in self._workers), self._server.cpu_s()
 
     def rate(self) -> float:
         """Return tasks a second until the last task was finished."""
