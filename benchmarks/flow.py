@@ -1,0 +1,158 @@
+"""Submitting and working at the same time: as fast as it goes, or at a given rate."""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from benchmarks import meter
+from benchmarks.bench import CALL, IN_FLIGHT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from benchmarks.actors import Submitter, Worker
+    from benchmarks.bench import Bench
+    from benchmarks.peers.catalogue import Peer
+
+OPEN_ORDERS = 2
+STEP_S = 0.002
+
+
+@dataclass
+class Flow:
+    """What went through; times are s since 1970."""
+
+    began: float
+    ended: float
+    seen: list[tuple[float, int, int]] = field(default_factory=list)
+    """Looks: time, tasks submitted, handlers run."""
+    samples: list[tuple[float, float]] = field(default_factory=list)
+    """When a task was submitted, and ms until its handler."""
+    calls: list[tuple[float, float]] = field(default_factory=list)
+    """When a call of submit was answered, and ms it took."""
+    behind: bool = False
+    """Whether the submitter could not keep the rate."""
+
+    def rate(self, part: tuple[float, float] = (0.0, 1.0)) -> float:
+        """Return handlers a second, in all or in a part of the time."""
+        first, last = self._at(part[0]), self._at(part[1])
+        return (self._ran_at(last) - self._ran_at(first)) / (last - first)
+
+    def _ran_at(self, moment: float) -> float:
+        """Return how many handlers had run, between two looks in proportion."""
+        place = bisect.bisect(self.seen, moment, key=lambda look: look[0])
+        if not 0 < place < len(self.seen):
+            return self.seen[min(place, len(self.seen) - 1)][2]
+        (since, _, before), (until, _, after) = self.seen[place - 1 : place + 1]
+        return before + (after - before) * (moment - since) / (until - since)
+
+    def backlogs(self) -> tuple[int, int]:
+        """Return how many tasks were under way, on average, in the first and in the last tenth."""
+        tenth = max(1, len(self.seen) // 10)
+        first, last = self.seen[:tenth], self.seen[-tenth:]
+        return tuple(round(sum(s - d for _, s, d in part) / len(part)) for part in (first, last))  # type: ignore[return-value]
+
+    def latencies(self, part: tuple[float, float] = (0.0, 1.0)) -> list[float]:
+        """Return ms from submit to handler of the tasks submitted in a part of the time."""
+        return [ms for at, ms in self.samples if self._at(part[0]) <= at <= self._at(part[1])]
+
+    def submits(self, part: tuple[float, float] = (0.0, 1.0)) -> list[float]:
+        """Return ms of the calls answered in a part of the time."""
+        return [ms for at, ms in self.calls if self._at(part[0]) <= at <= self._at(part[1])]
+
+    def _at(self, share: float) -> float:
+        return self.began + (self.ended - self.began) * share
+
+
+def flow(  # noqa: PLR0913 - the knobs of a flow
+    bench: Bench,
+    peer: Peer,
+    seconds: float,
+    *,
+    rate: float | None = None,
+    workers: int = 2,
+    call: int | None = None,
+    pinned: bool = False,
+    every_second: Callable[[str], None] | None = None,
+) -> Flow:
+    """Run workers and one submitter for so many seconds, and a tenth more to warm up.
+
+    Without a rate it submits while fewer than IN_FLIGHT tasks are under way; `every_second` is given the database.
+    """
+    with contextlib.ExitStack() as stack:
+        database = stack.enter_context(bench.database(peer))
+        started = [stack.enter_context(bench.worker(peer, database)) for _ in range(workers)]
+        submitter = stack.enter_context(bench.submitter(peer, database))
+        bench.wait_for(lambda: sum(worker.reading().ran for worker in started) >= 1, started[0])
+        if pinned:
+            stack.enter_context(bench.pin(database))
+        began = time.time() + max(0.3, seconds / 10)
+        result = Flow(began, began + seconds)
+        most = min(IN_FLIGHT, 5 * peer.speed)
+        Drive(result, started, submitter, rate=rate, call=call or CALL, most=most).go(
+            lambda: every_second(database) if every_second else None
+        )
+        result.samples = [sample for worker in started for sample in meter.samples(worker.path)]
+        return result
+
+
+class Drive:
+    """Gives the orders of a flow and notes what comes of them."""
+
+    def __init__(  # noqa: PLR0913 - as flow
+        self,
+        result: Flow,
+        workers: Sequence[Worker],
+        submitter: Submitter,
+        *,
+        rate: float | None,
+        call: int,
+        most: int,
+    ) -> None:
+        self._result = result
+        self._workers = workers
+        self._submitter = submitter
+        self._rate = rate
+        self._call = call
+        self._most = most
+        self._submitted = 1
+        self._begun = time.time()
+
+    def go(self, every_second: Callable[[], None]) -> None:
+        """Drive until the flow's end."""
+        next_second = self._result.began
+        while (now := time.time()) < self._result.ended:
+            self._order(now)
+            if now >= self._result.began:
+                done = sum(worker.reading().ran for worker in self._workers)
+                self._result.seen.append((now, self._submitted, done))
+            if now >= next_second:
+                next_second = now + 1
+                every_second()
+            for worker in self._workers:
+                worker.check()
+        while self._submitter.open_orders:
+            self._submitter.answers()
+
+    def _order(self, now: float) -> None:
+        """Keep two orders open, or one where a rate is given: then a call's time has no waiting in it."""
+        if self._submitter.open_orders < (OPEN_ORDERS if self._rate is None else 1) and self._due(now):
+            self._submitter.ask("bulk", n=self._call, size=self._call, stamp=True)
+            self._submitted += self._call
+        if self._submitter.open_orders:
+            answered = self._submitter.answers(STEP_S)
+            self._result.calls += [(time.time(), seconds * 1000) for seconds in answered]
+        else:
+            time.sleep(STEP_S)
+
+    def _due(self, now: float) -> bool:
+        if self._rate is None:
+            done = sum(worker.reading().ran for worker in self._workers)
+            return self._submitted - done < self._most
+        late = (now - self._begun) * self._rate - self._submitted
+        self._result.behind |= late > self._rate  # a whole second
+        return late >= self._call
