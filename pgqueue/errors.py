@@ -18,19 +18,24 @@ __all__ = [
     "ConfigurationError",
     "DatabaseUnavailable",
     "DuplicateTask",
+    "Forbidden",
     "HandlerNotFound",
+    "IdempotencyConflict",
     "InvalidInput",
     "InvalidTransition",
+    "KeyNotFound",
     "LeaseLost",
     "PayloadError",
     "PgqueueError",
     "QueueFull",
     "QueueNotFound",
+    "RateLimited",
     "ScheduleNotFound",
     "SchemaMismatch",
     "TaskCancelled",
     "TaskFailed",
     "TaskNotFound",
+    "Unauthenticated",
     "from_postgres",
 ]
 
@@ -99,6 +104,12 @@ class ScheduleNotFound(PgqueueError):
     SQLSTATE = "QU103"
 
 
+class KeyNotFound(PgqueueError):
+    """No API key of this name, selector or number."""
+
+    SQLSTATE = "QU104"
+
+
 class InvalidTransition(PgqueueError):
     """The task's state does not allow the operation, e.g. retrying a task that runs."""
 
@@ -109,6 +120,12 @@ class DuplicateTask(PgqueueError):
     """A live task holds this unique key, or a schedule this name."""
 
     SQLSTATE = "QU202"
+
+
+class IdempotencyConflict(PgqueueError):
+    """The idempotency key was used for another request."""
+
+    SQLSTATE = "QU203"
 
 
 class LeaseLost(PgqueueError):
@@ -127,6 +144,24 @@ class SchemaMismatch(PgqueueError):
     """The database's schema and this version of pgqueue do not fit each other."""
 
     SQLSTATE = "QU501"
+
+
+class Unauthenticated(PgqueueError):
+    """No API key was given where one is needed, or one that is unknown, revoked or expired."""
+
+    SQLSTATE = "QU601"
+
+
+class Forbidden(PgqueueError):
+    """The API key may not be used for this: it lacks the scope, or is limited to other queues."""
+
+    SQLSTATE = "QU602"
+
+
+class RateLimited(PgqueueError):
+    """The API key has made as many requests as its limit allows; `detail["retry_after"]` says seconds."""
+
+    SQLSTATE = "QU603"
 
 
 class DatabaseUnavailable(PgqueueError):
@@ -160,11 +195,16 @@ BY_SQLSTATE: dict[str, type[PgqueueError]] = {
         QueueNotFound,
         TaskNotFound,
         ScheduleNotFound,
+        KeyNotFound,
         InvalidTransition,
         DuplicateTask,
+        IdempotencyConflict,
         LeaseLost,
         QueueFull,
         SchemaMismatch,
+        Unauthenticated,
+        Forbidden,
+        RateLimited,
     )
     if kind.SQLSTATE
 }
@@ -218,6 +258,11 @@ _RULES = {
     "tasks_unique_key": "a unique key has 1 to 500 characters",
     "tasks_user_id": "a user id has at most 200 characters",
     "tasks_project_id": "a project id has at most 200 characters",
+    "api_keys_name": f"a key's name has {_NAME}",
+    "api_keys_scopes": "scopes are read, submit, manage and admin; a key has at least one",
+    "api_keys_queues": "name at least one queue, or none for all",
+    "api_keys_rate_limit": "a rate limit lies between 1 and 1000000 requests a minute",
+    "idempotency_keys_idempotency_key": "an idempotency key has 1 to 255 characters",
 }
 """What the constraints of sql/structure ask for, in words."""
 _GONE = ("08", "57P01", "57P02", "57P03", "57P05", "53300", "3D000", "25P03")

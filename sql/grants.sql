@@ -42,6 +42,8 @@ pgqueue.get_progress(bigint)
 to pgqueue_submitter;
 
 grant select on all tables in schema pgqueue to pgqueue_reader, pgqueue_worker, pgqueue_admin;
+revoke select on pgqueue.api_keys, pgqueue.api_key_usage, pgqueue.idempotency_keys, pgqueue.audit_log
+from pgqueue_reader, pgqueue_worker, pgqueue_admin;
 grant execute on function
 pgqueue._now(),
 pgqueue._partition_name(text, date),
@@ -56,11 +58,15 @@ pgqueue.count_tasks(text, text, text, text, text, timestamptz, timestamptz, int)
 pgqueue.queue_stats(text),
 pgqueue.task_statistics(timestamptz, timestamptz),
 pgqueue.why_waiting(bigint),
+<<<<<<< HEAD
 pgqueue.get_schedule(text),
 pgqueue.list_schedules(int, text),
 pgqueue.get_schedule_ticks(text, int, timestamptz),
 pgqueue.scheduler_stats(),
 pgqueue.schedules_due_in(),
+=======
+pgqueue.task_queue(bigint),
+>>>>>>> f03249d (API keys, the audit log and kept answers in SQL, with AccessService over them)
 pgqueue.follow(uuid, text, bigint, text, int),
 pgqueue.keep_following(uuid, int),
 pgqueue.unfollow(uuid, text, bigint, text),
@@ -117,5 +123,15 @@ pgqueue.pause_queue(text, text),
 pgqueue.resume_queue(text),
 pgqueue.delete_queue(text),
 pgqueue.request_stop(bigint),
-pgqueue.cleanup(interval)
+pgqueue.cleanup(interval),
+pgqueue.create_api_key(text, text, bytea, text[], text[], int, timestamptz),
+pgqueue.revoke_api_key(text),
+pgqueue.list_api_keys(),
+pgqueue.has_api_keys(),
+pgqueue.authenticate(text, bytea, text, boolean),
+pgqueue.audit(text, text, text, text, bigint, jsonb),
+pgqueue.list_audit(int, bigint),
+pgqueue.begin_idempotent(bigint, text, bytea, double precision),
+pgqueue.keep_answer(bigint, text, int, text, text),
+pgqueue.forget_access(interval)
 to pgqueue_admin;

@@ -1,5 +1,6 @@
 """What goes in and comes out: msgspec structs, and how payloads and results become JSON."""
 
+from pgqueue.models.access import ApiKey, AuditEntry, KeptAnswer, Principal, Scope
 from pgqueue.models.encoding import check_number, check_text, check_time, encode_payload, encode_result
 from pgqueue.models.schedules import (
     DueSchedule,
@@ -30,14 +31,18 @@ from pgqueue.models.structs import (
 )
 
 __all__ = [
+    "ApiKey",
+    "AuditEntry",
     "DueSchedule",
     "Event",
     "Execution",
+    "KeptAnswer",
     "LogLine",
     "Missed",
     "OnConflict",
     "Orders",
     "Overlap",
+    "Principal",
     "Priority",
     "QueueConfig",
     "QueueInfo",
@@ -46,6 +51,7 @@ __all__ = [
     "ScheduledTask",
     "ScheduledTaskRequest",
     "SchedulerStats",
+    "Scope",
     "Status",
     "TaskFilter",
     "TaskProgress",

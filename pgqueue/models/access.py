@@ -1,0 +1,66 @@
+"""Who may use the HTTP interface, and what they did with it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+
+__all__ = ["ApiKey", "AuditEntry", "KeptAnswer", "Principal", "Scope"]
+
+Scope = Literal["read", "submit", "manage", "admin"]
+
+
+class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A key as it is kept: without the secret. `rate_limit` in requests a minute."""
+
+    id: int
+    name: str
+    selector: str
+    scopes: list[Scope]
+    queues: list[str] | None
+    rate_limit: int | None
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """Who makes a request: a key, or anybody where no key is needed."""
+
+    key_id: int | None
+    name: str
+    scopes: list[Scope]
+    queues: list[str] | None
+
+    def may_touch(self, queue_name: str) -> bool:
+        """Tell whether the principal sees this queue."""
+        return self.queues is None or queue_name in self.queues
+
+    def has_scope(self, scope: Scope) -> bool:
+        """Tell whether the principal has a scope; admin includes the others."""
+        return scope in self.scopes or "admin" in self.scopes
+
+
+class AuditEntry(msgspec.Struct, frozen=True):
+    """One row of the audit log."""
+
+    id: int
+    happened_at: datetime
+    actor: str
+    key_id: int | None
+    database_user: str
+    action: str
+    target: str | None
+    outcome: str
+    detail: Any
+
+
+class KeptAnswer(msgspec.Struct, frozen=True):
+    """What a request with an idempotency key was answered."""
+
+    status: int
+    location: str | None
+    body: str
