@@ -58,15 +58,17 @@ pgqueue.count_tasks(text, text, text, text, text, timestamptz, timestamptz, int)
 pgqueue.queue_stats(text),
 pgqueue.task_statistics(timestamptz, timestamptz),
 pgqueue.why_waiting(bigint),
-<<<<<<< HEAD
 pgqueue.get_schedule(text),
 pgqueue.list_schedules(int, text),
 pgqueue.get_schedule_ticks(text, int, timestamptz),
 pgqueue.scheduler_stats(),
 pgqueue.schedules_due_in(),
-=======
 pgqueue.task_queue(bigint),
->>>>>>> f03249d (API keys, the audit log and kept answers in SQL, with AccessService over them)
+<<<<<<< HEAD
+=======
+pgqueue.list_tasks_in(text[], text, text, text, text, timestamptz, timestamptz, int, bigint, bigint),
+pgqueue.count_tasks_in(text[], text, text, text, text, timestamptz, timestamptz),
+>>>>>>> 34a080c (The HTTP interface: tasks, queues, events, guard, problems, document (in progress))
 pgqueue.follow(uuid, text, bigint, text, int),
 pgqueue.keep_following(uuid, int),
 pgqueue.unfollow(uuid, text, bigint, text),

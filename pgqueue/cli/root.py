@@ -14,12 +14,14 @@ from pgqueue.cli.failures import run_command
 COMMANDS = {
     "up": ("pgqueue.cli.up", "Start all that is needed: database, schema, worker."),
     "worker": ("pgqueue.cli.worker", "Run the tasks of a queue service."),
+    "api": ("pgqueue.cli.api", "Serve the HTTP interface."),
     "migrate": ("pgqueue.cli.migrate", "Bring the database's schema up to this release."),
     "submit": ("pgqueue.cli.submit", "Submit a task."),
     "task": ("pgqueue.cli.task", "List, show, watch, retry and cancel tasks."),
     "queue": ("pgqueue.cli.queue", "List, create, pause and resume queues."),
     "workers": ("pgqueue.cli.workers", "List the workers, or stop some."),
     "top": ("pgqueue.cli.top", "Show live what the queues and workers do."),
+    "key": ("pgqueue.cli.key", "Make, list and revoke keys of the HTTP interface."),
     "db": ("pgqueue.cli.db", "Manage the embedded PostgreSQL server."),
     "doctor": ("pgqueue.cli.doctor", "Check settings, database and schema; say what to do."),
 }

@@ -5,6 +5,7 @@ Each method that is made from a call of `calls` raises what that call raises, an
 """
 
 from pgqueue.services.access import AccessService, NewKey
+from pgqueue.services.following import Fence
 from pgqueue.services.operations import QueueOperations, Task, async_method
 from pgqueue.services.scheduling import SchedulerService
 from pgqueue.services.shared import FINAL, TaskPage
@@ -13,6 +14,7 @@ from pgqueue.services.state import RetryManager, StateService, Subscription
 __all__ = [
     "FINAL",
     "AccessService",
+    "Fence",
     "NewKey",
     "QueueOperations",
     "RetryManager",

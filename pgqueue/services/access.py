@@ -101,12 +101,15 @@ class AccessService:
         """Keep an answer in the transaction of begin_idempotent."""
         await self.db.run(calls.keep_answer(principal.key_id or 0, idempotency_key, answer), conn=conn)
 
+    async def task_queue(self, task_id: int, *, conn: object = None) -> str:
+        """Return the queue of a task, live or finished. Raises TaskNotFound."""
+        return await self.db.run(calls.task_queue(task_id), conn=conn)
+
     revoke_api_key = async_method(calls.revoke_api_key)
     list_api_keys = async_method(calls.list_api_keys)
     has_api_keys = async_method(calls.has_api_keys)
     list_audit = async_method(calls.list_audit)
     forget_access = async_method(calls.forget_access)
-    task_queue = async_method(calls.task_queue)
 
 
 def _hash(key: str) -> bytes:

@@ -1,0 +1,37 @@
+"""Worker processes, and the audit log."""
+
+from __future__ import annotations
+
+import msgspec
+from litestar import get
+
+from pgqueue.models import Principal, WorkerInfo
+from pgqueue_web.bodies import AuditList, NoQuery, PageQuery, WorkerList
+from pgqueue_web.context import Context
+from pgqueue_web.routes import route
+
+__all__ = ["HANDLERS"]
+
+
+@get("/workers", **route("read"), tags=["workers"], summary="List workers")
+async def list_workers(api: Context, who: Principal, query: NoQuery) -> WorkerList:
+    """Each process with its queues, slots and heartbeat; for a key that is limited to queues only what serves those."""
+    return WorkerList([shown for info in await api.operations.list_workers() if (shown := _shown(info, who)) is not None])
+
+
+def _shown(info: WorkerInfo, who: Principal) -> WorkerInfo | None:
+    if who.queues is None:
+        return info
+    queues = [name for name in info.queues if who.may_touch(name)]
+    slots = {name: count for name, count in info.concurrency.items() if name in queues}
+    return msgspec.structs.replace(info, queues=queues, concurrency=slots, status={}) if queues else None
+
+
+@get("/audit-log", **route("admin", query=PageQuery), tags=["server"], summary="Read the audit log")
+async def list_audit(api: Context, query: PageQuery) -> AuditList:
+    """Who did what, newest first."""
+    entries = await api.access.list_audit(query.limit, query.before)
+    return AuditList(entries, entries[-1].id if len(entries) == query.limit else None)
+
+
+HANDLERS = [list_workers, list_audit]

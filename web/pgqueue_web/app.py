@@ -1,0 +1,83 @@
+"""The app: routes, guard, errors, documents."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+from litestar import Litestar, Router
+from litestar.config.cors import CORSConfig
+from litestar.datastructures import State
+from litestar.di import Provide
+from litestar.exceptions import HTTPException
+
+from pgqueue.errors import PgqueueError
+from pgqueue_web import documents, health, metrics, problems
+from pgqueue_web.api import HANDLERS
+from pgqueue_web.context import Context
+from pgqueue_web.edge import SLASH, Edge
+from pgqueue_web.guard import authorize, check_routes, provide_principal
+from pgqueue_web.requests import ApiRequest, provide_task_id
+
+if TYPE_CHECKING:
+    from litestar.types import ASGIApp
+
+__all__ = ["create_app"]
+
+METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+HEADERS = ["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer"]
+EXPOSED = ["Idempotency-Replayed", "Location", "Preference-Applied", "Retry-After"]
+
+
+def create_app(context: Context) -> ASGIApp:
+    """Return the ASGI app; `context` is started and ended by whoever serves it."""
+
+    def provide_context() -> Context:
+        return context
+
+    api = Router("/api/v1", route_handlers=[*HANDLERS, documents.get_document, documents.get_page])
+    app = Litestar(
+        [api, documents.ASSETS, *health.HANDLERS, metrics.get_metrics],
+        request_class=ApiRequest,
+        guards=[authorize],
+        dependencies={
+            "api": Provide(provide_context, sync_to_thread=False),
+            "who": Provide(provide_principal, sync_to_thread=False),
+            "task_id": Provide(provide_task_id, sync_to_thread=False),
+            "queue_name": Provide(_name("queue_name"), sync_to_thread=False),
+            "name": Provide(_name("name"), sync_to_thread=False),
+        },
+        exception_handlers={
+            PgqueueError: problems.answer,
+            problems.HttpError: problems.answer_http,
+            HTTPException: problems.answer_http,
+            Exception: problems.answer_unforeseen,
+        },
+        request_max_body_size=context.settings.api_max_body,
+        cors_config=_cors(context.origins),
+        openapi_config=None,
+        state=State({"context": context}),
+        logging_config=None,
+        debug=False,
+    )
+    check_routes(app.routes)
+    app.state.document = msgspec.json.encode(documents.document_of(app))
+    return Edge(app, context.settings.api_receive_s)
+
+
+def _name(parameter: str) -> object:
+    """Return a provider of a name from the path, with the slashes that were written as %2F."""
+
+    def provide(request: ApiRequest) -> str:
+        name: str = request.path_params[parameter]
+        return name.replace(SLASH, "/")
+
+    return provide
+
+
+def _cors(origins: frozenset[str]) -> CORSConfig | None:
+    if not origins:
+        return None
+    return CORSConfig(
+        allow_origins=sorted(origins), allow_methods=METHODS, allow_headers=HEADERS, expose_headers=EXPOSED
+    )

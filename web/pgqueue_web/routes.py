@@ -1,0 +1,36 @@
+"""What a route says of itself: who may use it, its query string, its headers, and how it may be refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from litestar.di import Provide
+
+from pgqueue_web.bodies import NoQuery
+from pgqueue_web.requests import query_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import msgspec
+
+    from pgqueue.models import Scope
+
+__all__ = ["route"]
+
+
+def route(
+    scope: Scope | None,
+    *,
+    query: type[msgspec.Struct] = NoQuery,
+    refusals: tuple[int, ...] = (),
+    headers: tuple[str, ...] = (),
+    answers: Mapping[int, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the arguments of a route handler; scope None: for everybody, without a key.
+
+    `refusals` are the statuses of problems besides those that every route has; `answers` are further statuses of
+    success, each with its body (a struct, a media type, or None), for the OpenAPI document.
+    """
+    opt = {"scope": scope or "public", "query": query, "refusals": refusals, "headers": headers, "answers": answers or {}}
+    return {"opt": opt, "dependencies": {"query": Provide(query_of(query), sync_to_thread=False)}}
