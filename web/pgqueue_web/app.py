@@ -43,9 +43,9 @@ def create_app(context: Context) -> ASGIApp:
         dependencies={
             "api": Provide(provide_context, sync_to_thread=False),
             "who": Provide(provide_principal, sync_to_thread=False),
-            "task_id": Provide(provide_task_id, sync_to_thread=False),
-            "queue_name": Provide(_name("queue_name"), sync_to_thread=False),
-            "name": Provide(_name("name"), sync_to_thread=False),
+            "number": Provide(provide_task_id, sync_to_thread=False),
+            "queue": Provide(_name("queue_name"), sync_to_thread=False),
+            "schedule": Provide(_name("name"), sync_to_thread=False),
         },
         exception_handlers={
             PgqueueError: problems.answer,

@@ -60,13 +60,13 @@ LINKS = {
 
 
 @get("/openapi.json", **route(None), include_in_schema=False, media_type="application/json")
-async def get_document(request: Request[Any, Any, Any], query: NoQuery) -> Response[bytes]:
+async def get_document(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return the OpenAPI document."""
     return Response(request.app.state.document, media_type="application/json")
 
 
 @get("/docs", **route(None), include_in_schema=False, media_type="text/html")
-async def get_page(query: NoQuery) -> Response[bytes]:
+async def get_page() -> Response[bytes]:
     """Return the page that shows the OpenAPI document."""
     headers = {"Content-Security-Policy": CSP}
     return Response((FOLDER / "docs.html").read_bytes(), media_type="text/html", headers=headers)
@@ -105,7 +105,7 @@ def _operations(app: Litestar) -> Iterator[tuple[str, str, HTTPRouteHandler]]:
         if isinstance(found, HTTPRoute):
             for handler in found.route_handlers:
                 for method in sorted(handler.http_methods - {"OPTIONS", "HEAD"}):
-                    if handler.include_in_schema is not False:
+                    if handler.resolve_include_in_schema():
                         yield found.path_format, method, handler
 
 

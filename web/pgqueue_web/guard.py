@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pgqueue.errors import Forbidden, Unauthenticated
+from pgqueue.models import Principal
 from pgqueue_web.problems import HttpError
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from litestar.handlers import BaseRouteHandler
     from litestar.routes import BaseRoute
 
-    from pgqueue.models import Principal, Scope
+    from pgqueue.models import Scope
 
 __all__ = ["authorize", "check_routes", "check_touch", "provide_principal"]
 

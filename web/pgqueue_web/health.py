@@ -34,13 +34,13 @@ class Readiness(msgspec.Struct):
 
 
 @get("/healthz", **route(None), tags=["server"], summary="Whether the process lives")
-async def get_health(query: NoQuery) -> Health:
+async def get_health() -> Health:
     """200 as long as the process answers, whatever the database does."""
     return Health("ok")
 
 
 @get("/readyz", **route(None, answers={503: Readiness}), tags=["server"], summary="Whether it can work")
-async def get_readiness(api: Context, query: NoQuery) -> Response[Readiness]:
+async def get_readiness(api: Context) -> Response[Readiness]:
     """200 with database, schema and listener in order, else 503 with what is not."""
     database = await _check(api.operations.clock, "cannot be reached")
     schema = await _check(api.operations.check_schema, "run: pgqueue migrate") if database == "ok" else "unknown"

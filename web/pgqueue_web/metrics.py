@@ -11,6 +11,6 @@ __all__ = ["get_metrics"]
 
 
 @get("/metrics", **route("read"), tags=["server"], summary="Metrics for Prometheus", media_type="text/plain")
-async def get_metrics(query: NoQuery) -> Response[bytes]:
+async def get_metrics() -> Response[bytes]:
     """Counters, gauges and histograms."""
     return Response(b"", media_type="text/plain")

@@ -17,6 +17,8 @@ from pgqueue_web.problems import Fault, HttpError, pointer_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from litestar.connection import ASGIConnection
+
 __all__ = ["ApiRequest", "preferred_wait", "provide_task_id", "query_of"]
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -86,26 +88,31 @@ def _check_depth(found: object) -> None:
 
 
 def query_of(kind: type[S]) -> Callable[[ApiRequest], S]:
-    """Return a provider that reads the query string into a struct: unknown, repeated and bad parameters are refused."""
-    types = {field.encode_name: _plain(field.type) for field in msgspec.structs.fields(kind)}
+    """Return a provider that reads the query string into a struct."""
 
     def provide(request: ApiRequest) -> S:
-        given: dict[str, Any] = {}
-        for name, text in request.query_params.multi_items():
-            if name not in types:
-                raise _bad_query(name, f"there is no parameter {name!r}", f"known are: {', '.join(types) or 'none'}")
-            if name in given:
-                raise _bad_query(name, f"{name} is given twice", "give it once")
-            given[name] = int(text) if types[name] is int and INTEGER.fullmatch(text) else text
-        try:
-            return msgspec.convert(given, kind)
-        except msgspec.ValidationError as error:
-            fault = fault_of(error, "query")
-            fault = Fault(fault.pointer.removeprefix("/"), fault.message, "query")
-            hint = "write times as 2026-02-01T00:00:00Z" if types.get(fault.pointer) is datetime else None
-            raise HttpError(422, f"{fault.pointer}: {fault.message}", faults=[fault], hint=hint) from None
+        return read_query(kind, request)
 
     return provide
+
+
+def read_query(kind: type[S], connection: ASGIConnection[Any, Any, Any, Any]) -> S:
+    """Read the query string into a struct. Raises HttpError for unknown, repeated and bad parameters."""
+    types = {field.encode_name: _plain(field.type) for field in msgspec.structs.fields(kind)}
+    given: dict[str, Any] = {}
+    for name, text in connection.query_params.multi_items():
+        if name not in types:
+            raise _bad_query(name, f"there is no parameter {name!r}", f"known are: {', '.join(types) or 'none'}")
+        if name in given:
+            raise _bad_query(name, f"{name} is given twice", "give it once")
+        given[name] = int(text) if types[name] is int and INTEGER.fullmatch(text) else text
+    try:
+        return msgspec.convert(given, kind)
+    except msgspec.ValidationError as error:
+        fault = fault_of(error, "query")
+        fault = Fault(fault.pointer.removeprefix("/"), fault.message, "query")
+        hint = "write times as 2026-02-01T00:00:00Z" if types.get(fault.pointer) is datetime else None
+        raise HttpError(422, f"{fault.pointer}: {fault.message}", faults=[fault], hint=hint) from None
 
 
 def _plain(annotation: Any) -> Any:  # noqa: ANN401 - any annotation

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 from litestar.di import Provide
 
 from pgqueue_web.bodies import NoQuery
-from pgqueue_web.requests import query_of
+from pgqueue_web.requests import query_of, read_query
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import msgspec
+    from litestar.connection import ASGIConnection
+    from litestar.handlers import BaseRouteHandler
 
     from pgqueue.models import Scope
 
@@ -33,4 +35,11 @@ def route(
     success, each with its body (a struct, a media type, or None), for the OpenAPI document.
     """
     opt = {"scope": scope or "public", "query": query, "refusals": refusals, "headers": headers, "answers": answers or {}}
-    return {"opt": opt, "dependencies": {"query": Provide(query_of(query), sync_to_thread=False)}}
+    if query is NoQuery:
+        return {"opt": opt, "guards": [refuse_query]}
+    return {"opt": opt, "dependencies": {"wanted": Provide(query_of(query), sync_to_thread=False)}}
+
+
+def refuse_query(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
+    """Raise HttpError for a query string where there are no parameters."""
+    read_query(NoQuery, connection)

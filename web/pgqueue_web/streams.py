@@ -6,16 +6,16 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from litestar.response.base import ASGIResponse
+from litestar import Response
 
 from pgqueue.errors import PgqueueError
 from pgqueue.listen import cancel_all
 from pgqueue.services import FINAL
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
-    from litestar.types import Receive, Scope, Send
+    from litestar.types import ASGIApp, Receive, Scope, Send
 
     from pgqueue.models import Principal, TaskProgress
     from pgqueue_web.bodies import EventsQuery
@@ -26,7 +26,7 @@ __all__ = ["EventStream", "events_of_feed", "message", "states_of_task"]
 
 PING_S = 15.0
 RETRY_MS = 2000
-HEADERS = {"content-type": "text/event-stream; charset=utf-8", "x-accel-buffering": "no"}
+HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"x-accel-buffering", b"no")]
 
 
 def message(event: str, data: object, event_id: str | None = None) -> bytes:
@@ -35,19 +35,21 @@ def message(event: str, data: object, event_id: str | None = None) -> bytes:
     return f"{head}event: {event}\ndata: ".encode() + msgspec.json.encode(data) + b"\n\n"
 
 
-class EventStream(ASGIResponse):
+class EventStream(Response[Any]):
     """A stream that ends with its source, with its client, or when `stopping` is set."""
 
-    def __init__(self, source: AsyncIterator[bytes], stopping: asyncio.Event) -> None:
+    def __init__(self, source: AsyncGenerator[bytes, None], stopping: asyncio.Event) -> None:
         """Nothing of `source` is asked for before the answer begins."""
-        super().__init__(headers=HEADERS)
+        super().__init__(None)
         self._source = source
         self._stopping = stopping
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - as ASGI has it
-        """Send until the end."""
-        start: Any = {"type": "http.response.start", "status": 200, "headers": self.encoded_headers()}
-        await send(start)
+    def to_asgi_response(self, request: object, **_options: object) -> ASGIApp:  # type: ignore[override]  # noqa: ARG002 - litestar's
+        """Return what sends it."""
+        return self._stream
+
+    async def _stream(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
         ends = [
             asyncio.ensure_future(made)
             for made in (self._pump(send), self._ping(send), _gone(receive), _stopped(self._stopping))
@@ -66,7 +68,7 @@ class EventStream(ASGIResponse):
         except PgqueueError:
             await _send(send, message("reset", {"reason": "the database was lost"}))
         finally:
-            await self._source.aclose()  # type: ignore[attr-defined]  # a generator
+            await self._source.aclose()
 
     async def _ping(self, send: Send) -> None:
         while True:
@@ -93,7 +95,7 @@ def state_id(progress: TaskProgress) -> str:
     return f"{progress.status}-{progress.progress}-{moment}"
 
 
-async def states_of_task(context: Context, task_id: int, last_id: str | None) -> AsyncIterator[bytes]:
+async def states_of_task(context: Context, task_id: int, last_id: str | None) -> AsyncGenerator[bytes, None]:
     """Yield a task's states; after the final one the event `end`."""
     async for progress in context.state.follow_progress(task_id):
         if state_id(progress) != last_id:
@@ -102,7 +104,7 @@ async def states_of_task(context: Context, task_id: int, last_id: str | None) ->
             yield message("end", {"task_id": progress.task_id, "status": progress.status})
 
 
-async def events_of_feed(feed: Feed, who: Principal, query: EventsQuery, position: int) -> AsyncIterator[bytes]:
+async def events_of_feed(feed: Feed, who: Principal, query: EventsQuery, position: int) -> AsyncGenerator[bytes, None]:
     """Yield the events after a position that a principal may see; `reset` where some are lost."""
     with feed.reading():
         yield f"id: {feed.id_of(max(position, 0))}\n\n".encode()

@@ -22,18 +22,18 @@ __all__ = ["HANDLERS"]
     summary="Follow events",
 )
 async def follow_events(
-    request: ApiRequest, api: Context, who: Principal, query: EventsQuery
+    request: ApiRequest, api: Context, who: Principal, wanted: EventsQuery
 ) -> Response[Event]:
     """A stream of `status` and `progress` events of the queues that the key is for.
 
     `reset` says that some are missing, because the client fell behind or came back too late: read the state anew.
     """
-    if query.queue_name is not None:
-        check_touch(who, query.queue_name)
+    if wanted.queue_name is not None:
+        check_touch(who, wanted.queue_name)
     await api.feed.follow()
     position = api.feed.position(request.headers.get("last-event-id"))
-    source = events_of_feed(api.feed, who, query, position)
-    return EventStream(source, api.stopping)  # type: ignore[return-value]  # an ASGI response
+    source = events_of_feed(api.feed, who, wanted, position)
+    return EventStream(source, api.stopping)
 
 
 HANDLERS = [follow_events]

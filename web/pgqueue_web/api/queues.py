@@ -10,7 +10,7 @@ from msgspec import UNSET
 
 from pgqueue.errors import QueueNotFound
 from pgqueue.models import Principal, QueueStats
-from pgqueue_web.bodies import NewQueue, NoQuery, PauseBody, QueueBody, QueueChange, QueueList
+from pgqueue_web.bodies import NewQueue, PauseBody, QueueBody, QueueChange, QueueList
 from pgqueue_web.context import Context
 from pgqueue_web.guard import check_touch
 from pgqueue_web.once import Done, do_once
@@ -25,7 +25,7 @@ __all__ = ["HANDLERS"]
 
 
 @get("/queues", **route("read"), tags=["queues"], summary="List queues")
-async def list_queues(api: Context, who: Principal, query: NoQuery) -> QueueList:
+async def list_queues(api: Context, who: Principal) -> QueueList:
     """The queues that the key is for, by name."""
     return QueueList([_body(info) for info in await api.operations.list_queues() if who.may_touch(info.name)])
 
@@ -37,7 +37,7 @@ async def list_queues(api: Context, who: Principal, query: NoQuery) -> QueueList
     summary="Create a queue",
 )
 async def create_queue(
-    request: ApiRequest, data: NewQueue, api: Context, who: Principal, query: NoQuery
+    request: ApiRequest, data: NewQueue, api: Context, who: Principal
 ) -> Response[QueueBody]:
     """201 with the new queue, or 200 with one that existed, of which what is given was changed."""
     check_touch(who, data.name)
@@ -60,10 +60,10 @@ async def create_queue(
 
 
 @get("/queues/{queue_name:str}", **route("read", refusals=(404,)), tags=["queues"], summary="Get a queue")
-async def get_queue(api: Context, who: Principal, queue_name: str, query: NoQuery) -> QueueBody:
+async def get_queue(api: Context, who: Principal, queue: str) -> QueueBody:
     """Its settings."""
-    check_touch(who, queue_name)
-    return await _one(api, queue_name)
+    check_touch(who, queue)
+    return await _one(api, queue)
 
 
 @patch(
@@ -73,23 +73,23 @@ async def get_queue(api: Context, who: Principal, queue_name: str, query: NoQuer
     summary="Change a queue",
 )
 async def change_queue(
-    data: QueueChange, api: Context, who: Principal, queue_name: str, query: NoQuery
+    data: QueueChange, api: Context, who: Principal, queue: str
 ) -> QueueBody:
     """Only what is given changes."""
-    check_touch(who, queue_name)
+    check_touch(who, queue)
     given = {name: value for name in data.__struct_fields__ if (value := getattr(data, name)) is not UNSET}
-    async with api.audited(who, "queue.change", queue_name) as doing:
+    async with api.audited(who, "queue.change", queue) as doing:
         doing.detail = dict(given)
-        await _one(api, queue_name, doing.conn)
-        await api.operations.create_queue(queue_name, **given, conn=doing.conn)
-        return await _one(api, queue_name, doing.conn)
+        await _one(api, queue, doing.conn)
+        await api.operations.create_queue(queue, **given, conn=doing.conn)
+        return await _one(api, queue, doing.conn)
 
 
 @get("/queues/{queue_name:str}/stats", **route("read", refusals=(404,)), tags=["queues"], summary="Count a queue's tasks")
-async def get_queue_stats(api: Context, who: Principal, queue_name: str, query: NoQuery) -> QueueStats:
+async def get_queue_stats(api: Context, who: Principal, queue: str) -> QueueStats:
     """What waits and runs now, and what of it is kept as finished."""
-    check_touch(who, queue_name)
-    return await api.operations.get_queue_stats(queue_name)
+    check_touch(who, queue)
+    return await api.operations.get_queue_stats(queue)
 
 
 @post(
@@ -100,13 +100,13 @@ async def get_queue_stats(api: Context, who: Principal, queue_name: str, query: 
     summary="Pause a queue",
 )
 async def pause_queue(
-    api: Context, who: Principal, queue_name: str, query: NoQuery, data: PauseBody | None = None
+    api: Context, who: Principal, queue: str, data: PauseBody | None = None
 ) -> QueueBody:
     """Nothing more of it is started; what runs goes on."""
-    check_touch(who, queue_name)
-    async with api.audited(who, "queue.pause", queue_name) as doing:
-        await api.operations.pause_queue(queue_name, data.reason if data else None, conn=doing.conn)
-        return await _one(api, queue_name, doing.conn)
+    check_touch(who, queue)
+    async with api.audited(who, "queue.pause", queue) as doing:
+        await api.operations.pause_queue(queue, data.reason if data else None, conn=doing.conn)
+        return await _one(api, queue, doing.conn)
 
 
 @post(
@@ -116,12 +116,12 @@ async def pause_queue(
     tags=["queues"],
     summary="Resume a queue",
 )
-async def resume_queue(api: Context, who: Principal, queue_name: str, query: NoQuery) -> QueueBody:
+async def resume_queue(api: Context, who: Principal, queue: str) -> QueueBody:
     """Undo a pause."""
-    check_touch(who, queue_name)
-    async with api.audited(who, "queue.resume", queue_name) as doing:
-        await api.operations.resume_queue(queue_name, conn=doing.conn)
-        return await _one(api, queue_name, doing.conn)
+    check_touch(who, queue)
+    async with api.audited(who, "queue.resume", queue) as doing:
+        await api.operations.resume_queue(queue, conn=doing.conn)
+        return await _one(api, queue, doing.conn)
 
 
 async def _find(api: Context, name: str, conn: object = None) -> QueueInfo | None:
@@ -132,7 +132,7 @@ async def _one(api: Context, name: str, conn: object = None) -> QueueBody:
     info = await _find(api, name, conn)
     if info is None:
         msg = f"there is no queue {name!r}"
-        raise QueueNotFound(msg, detail={"queue_name": name}, hint="create it: POST /api/v1/queues", sqlstate="QU101")
+        raise QueueNotFound(msg, detail={"queue": name}, hint="create it: POST /api/v1/queues", sqlstate="QU101")
     return _body(info)
 
 

@@ -6,7 +6,7 @@ from litestar import get
 
 from pgqueue import __version__
 from pgqueue.models import Principal
-from pgqueue_web.bodies import Info, Limits, NoQuery, PrincipalBody
+from pgqueue_web.bodies import Info, Limits, PrincipalBody
 from pgqueue_web.context import Context
 from pgqueue_web.requests import LONGEST_WAIT_S
 from pgqueue_web.routes import route
@@ -15,9 +15,9 @@ __all__ = ["HANDLERS"]
 
 
 @get("/info", **route("read"), tags=["server"], summary="About the server")
-async def get_info(api: Context, who: Principal, query: NoQuery) -> Info:
+async def get_info(api: Context, who: Principal) -> Info:
     """Versions, the database's clock, the caller's key, and limits."""
-    status = await api.check_schema()
+    status = await api.operations.check_schema()
     return Info(
         "pgqueue",
         __version__,

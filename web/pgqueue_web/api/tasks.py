@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from litestar import Response, delete, get, post
 
@@ -19,7 +19,6 @@ from pgqueue_web.bodies import (
     ExecutionList,
     LogList,
     LogsQuery,
-    NoQuery,
     ResultBody,
     StatisticsBody,
     StatisticsQuery,
@@ -53,7 +52,7 @@ __all__ = ["HANDLERS"]
     summary="Submit a task",
 )
 async def submit_task(
-    request: ApiRequest, data: TaskRequestBody, api: Context, who: Principal, query: NoQuery
+    request: ApiRequest, data: TaskRequestBody, api: Context, who: Principal
 ) -> Response[TaskBody]:
     """201 with the new task, or 200 with the live task that holds its unique key.
 
@@ -93,7 +92,7 @@ async def _live_task(api: Context, who: Principal, task: Task, doing: Action) ->
     summary="Submit many tasks",
 )
 async def submit_batch(
-    request: ApiRequest, data: BatchBody, api: Context, who: Principal, query: NoQuery
+    request: ApiRequest, data: BatchBody, api: Context, who: Principal
 ) -> Response[BatchAnswer]:
     """Submit up to 10,000 tasks in one transaction: all or none."""
     for task in data.tasks:
@@ -111,29 +110,29 @@ async def submit_batch(
 
 
 @get("/tasks", **route("read", query=TaskQuery), tags=["tasks"], summary="List tasks")
-async def list_tasks(api: Context, who: Principal, query: TaskQuery) -> TaskList:
+async def list_tasks(api: Context, who: Principal, wanted: TaskQuery) -> TaskList:
     """One page, newest first. Pages by number, or without limit of depth by `cursor`."""
-    if query.queue_name is not None:
-        check_touch(who, query.queue_name)
-    page = await api.operations.list_tasks(_filter(query, who))
+    if wanted.queue_name is not None:
+        check_touch(who, wanted.queue_name)
+    page = await api.operations.list_tasks(_filter(wanted, who))
     tasks, total = page
     cursor = None if page.next_cursor is None else _cursor(page.next_cursor)
-    return TaskList([TaskBody.of(task) for task in tasks], total, page.total_capped, query.page, query.page_size, cursor)
+    return TaskList([TaskBody.of(task) for task in tasks], total, page.total_capped, wanted.page, wanted.page_size, cursor)
 
 
-def _filter(query: TaskQuery, who: Principal) -> TaskFilter:
+def _filter(wanted: TaskQuery, who: Principal) -> TaskFilter:
     return TaskFilter(
-        queue_name=query.queue_name,
-        queue_names=who.queues if query.queue_name is None else None,
-        status=query.status,
-        task_type=query.task_type,
-        user_id=query.user_id,
-        project_id=query.project_id,
-        created_from=query.created_from,
-        created_to=query.created_to,
-        page=query.page,
-        page_size=query.page_size,
-        before_id=None if query.cursor is None else _before_id(query.cursor),
+        queue_name=wanted.queue_name,
+        queue_names=who.queues if wanted.queue_name is None else None,
+        status=wanted.status,
+        task_type=wanted.task_type,
+        user_id=wanted.user_id,
+        project_id=wanted.project_id,
+        created_from=wanted.created_from,
+        created_to=wanted.created_to,
+        page=wanted.page,
+        page_size=wanted.page_size,
+        before_id=None if wanted.cursor is None else _before_id(wanted.cursor),
     )
 
 
@@ -150,19 +149,19 @@ def _before_id(cursor: str) -> int:
 
 
 @get("/tasks/statistics", **route("read", query=StatisticsQuery), tags=["tasks"], summary="Count what finished")
-async def get_statistics(api: Context, who: Principal, query: StatisticsQuery) -> StatisticsBody:
+async def get_statistics(api: Context, who: Principal, wanted: StatisticsQuery) -> StatisticsBody:
     """What finished from `start_time` up to before `end_time`; the last 24 hours unless it is said."""
-    end = query.end_time or datetime.now(UTC)
-    start = query.start_time or end - timedelta(hours=24)
+    end = wanted.end_time or datetime.now(UTC)
+    start = wanted.start_time or end - timedelta(hours=24)
     found = await api.state.get_task_statistics(start, end)
     values = {name: getattr(found, name) for name in found.__struct_fields__}
     return StatisticsBody(start, end, **values)
 
 
 @get("/tasks/{task_id:str}", **route("read", refusals=(404,), headers=("Prefer",)), tags=["tasks"], summary="Get a task")
-async def get_task(request: ApiRequest, api: Context, who: Principal, task_id: int, query: NoQuery) -> TaskBody:
+async def get_task(request: ApiRequest, api: Context, who: Principal, number: int) -> TaskBody:
     """Read a task, live or finished; with `Prefer: wait=N` at its end, or after N seconds."""
-    return TaskBody.of(await _read(request, api, who, task_id))
+    return TaskBody.of(await _read(request, api, who, number))
 
 
 async def _read(request: ApiRequest, api: Context, who: Principal, task_id: int) -> Task:
@@ -190,12 +189,12 @@ async def _check_task(api: Context, who: Principal, task_id: int, conn: object =
     tags=["tasks"],
     summary="Cancel a task",
 )
-async def cancel_task(api: Context, who: Principal, task_id: int, query: NoQuery) -> Response[TaskBody]:
+async def cancel_task(api: Context, who: Principal, number: int) -> Response[TaskBody]:
     """200 with the task that is cancelled now, or 202 with a running one that was asked to stop."""
-    async with api.audited(who, "task.cancel", task_id) as doing:
-        await _check_task(api, who, task_id, doing.conn)
-        await api.operations.cancel_task(task_id, f"cancelled by {who.name}", conn=doing.conn)
-        task = await api.operations.get_task(task_id, conn=doing.conn)
+    async with api.audited(who, "task.cancel", number) as doing:
+        await _check_task(api, who, number, doing.conn)
+        await api.operations.cancel_task(number, f"cancelled by {who.name}", conn=doing.conn)
+        task = await api.operations.get_task(number, conn=doing.conn)
     return Response(TaskBody.of(task), status_code=202 if task.status == "running" else 200)
 
 
@@ -206,12 +205,12 @@ async def cancel_task(api: Context, who: Principal, task_id: int, query: NoQuery
     tags=["tasks"],
     summary="Retry a task",
 )
-async def retry_task(api: Context, who: Principal, task_id: int, query: NoQuery) -> TaskBody:
+async def retry_task(api: Context, who: Principal, number: int) -> TaskBody:
     """Start a failed or cancelled task again: same id."""
-    async with api.audited(who, "task.retry", task_id) as doing:
-        await _check_task(api, who, task_id, doing.conn)
-        await api.operations.retry_task(task_id, conn=doing.conn)
-        task = await api.operations.get_task(task_id, conn=doing.conn)
+    async with api.audited(who, "task.retry", number) as doing:
+        await _check_task(api, who, number, doing.conn)
+        await api.operations.retry_task(number, conn=doing.conn)
+        task = await api.operations.get_task(number, conn=doing.conn)
     return TaskBody.of(task)
 
 
@@ -227,7 +226,7 @@ async def retry_task(api: Context, who: Principal, task_id: int, query: NoQuery)
     summary="Get or follow progress",
 )
 async def get_progress(
-    request: ApiRequest, api: Context, who: Principal, task_id: int, query: NoQuery
+    request: ApiRequest, api: Context, who: Principal, number: int
 ) -> Response[TaskProgress]:
     """As JSON; with `Accept: text/event-stream` as a stream of `progress` events, one for each change.
 
@@ -235,14 +234,14 @@ async def get_progress(
     `Last-Event-ID` of a final state is answered 204, which tells a browser not to come back again.
     """
     if who.queues is not None:
-        await _check_task(api, who, task_id)
-    progress = await api.state.get_progress(task_id)
+        await _check_task(api, who, number)
+    progress = await api.state.get_progress(number)
     if "text/event-stream" not in request.headers.get("accept", ""):
         return Response(progress)
     last_id = request.headers.get("last-event-id")
     if progress.is_final and last_id == state_id(progress):
-        return Response(None, status_code=204)  # type: ignore[type-var, return-value]  # no body
-    return EventStream(states_of_task(api, task_id, last_id), api.stopping)  # type: ignore[return-value]  # ASGI
+        return Response[Any](None, status_code=204)
+    return EventStream(states_of_task(api, number, last_id), api.stopping)
 
 
 @get(
@@ -252,27 +251,27 @@ async def get_progress(
     summary="Get the result",
 )
 async def get_result(
-    request: ApiRequest, api: Context, who: Principal, task_id: int, query: NoQuery
+    request: ApiRequest, api: Context, who: Principal, number: int
 ) -> Response[ResultBody]:
     """200 with the result, 202 while there is none yet, 409 where the task failed or was cancelled."""
-    task = await _read(request, api, who, task_id)
+    task = await _read(request, api, who, number)
     if task.status not in FINAL:
-        return Response(ResultBody(task_id, task.status), status_code=202, headers={"Retry-After": "1"})
-    return Response(ResultBody(task_id, task.status, shared.result_of(task, object)))
+        return Response(ResultBody(number, task.status), status_code=202, headers={"Retry-After": "1"})
+    return Response(ResultBody(number, task.status, shared.result_of(task, object)))
 
 
 @get("/tasks/{task_id:str}/executions", **route("read", refusals=(404,)), tags=["tasks"], summary="List attempts")
-async def list_executions(api: Context, who: Principal, task_id: int, query: NoQuery) -> ExecutionList:
+async def list_executions(api: Context, who: Principal, number: int) -> ExecutionList:
     """The ended attempts of a task, in their order, with errors and tracebacks."""
-    await _check_task(api, who, task_id)
-    return ExecutionList(await api.operations.get_executions(task_id))
+    await _check_task(api, who, number)
+    return ExecutionList(await api.operations.get_executions(number))
 
 
 @get("/tasks/{task_id:str}/logs", **route("read", query=LogsQuery, refusals=(404,)), tags=["tasks"], summary="Read the log")
-async def list_logs(api: Context, who: Principal, task_id: int, query: LogsQuery) -> LogList:
+async def list_logs(api: Context, who: Principal, number: int, wanted: LogsQuery) -> LogList:
     """What a task logged, in order of arrival."""
-    await _check_task(api, who, task_id)
-    lines = await api.operations.get_logs(task_id, query.after, query.limit)
+    await _check_task(api, who, number)
+    lines = await api.operations.get_logs(number, wanted.after, wanted.limit)
     return LogList(lines, lines[-1].id if lines else None)
 
 

@@ -6,7 +6,7 @@ import msgspec
 from litestar import get
 
 from pgqueue.models import Principal, WorkerInfo
-from pgqueue_web.bodies import AuditList, NoQuery, PageQuery, WorkerList
+from pgqueue_web.bodies import AuditList, PageQuery, WorkerList
 from pgqueue_web.context import Context
 from pgqueue_web.routes import route
 
@@ -14,7 +14,7 @@ __all__ = ["HANDLERS"]
 
 
 @get("/workers", **route("read"), tags=["workers"], summary="List workers")
-async def list_workers(api: Context, who: Principal, query: NoQuery) -> WorkerList:
+async def list_workers(api: Context, who: Principal) -> WorkerList:
     """Each process with its queues, slots and heartbeat; for a key that is limited to queues only what serves those."""
     return WorkerList([shown for info in await api.operations.list_workers() if (shown := _shown(info, who)) is not None])
 
@@ -28,10 +28,10 @@ def _shown(info: WorkerInfo, who: Principal) -> WorkerInfo | None:
 
 
 @get("/audit-log", **route("admin", query=PageQuery), tags=["server"], summary="Read the audit log")
-async def list_audit(api: Context, query: PageQuery) -> AuditList:
+async def list_audit(api: Context, wanted: PageQuery) -> AuditList:
     """Who did what, newest first."""
-    entries = await api.access.list_audit(query.limit, query.before)
-    return AuditList(entries, entries[-1].id if len(entries) == query.limit else None)
+    entries = await api.access.list_audit(wanted.limit, wanted.before)
+    return AuditList(entries, entries[-1].id if len(entries) == wanted.limit else None)
 
 
 HANDLERS = [list_workers, list_audit]
