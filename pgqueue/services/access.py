@@ -91,9 +91,7 @@ class AccessService:
         Waits for the end of another transaction with this key. Raises IdempotencyConflict, InvalidInput.
         """
         digest = hashlib.sha256(request).digest()
-        return await self.db.run(
-            calls.begin_idempotent(principal.key_id or 0, idempotency_key, digest), conn=conn
-        )
+        return await self.db.run(calls.begin_idempotent(principal.key_id or 0, idempotency_key, digest), conn=conn)
 
     async def keep_answer(
         self, principal: Principal, idempotency_key: str, answer: KeptAnswer, *, conn: object

@@ -72,12 +72,16 @@ class TaskRequestBody(Body):
 
     task_type: Annotated[Name, Meta(description="names the handler that runs it", examples=["content_generation"])]
     queue_name: Annotated[Name, Meta(description="must exist", examples=["processing"])] = "default"
-    priority: Annotated[int, Meta(ge=-32768, le=32767, description="higher runs first: 1 low, 5 normal, 10 high, 20 urgent")] = 5
+    priority: Annotated[
+        int, Meta(ge=-32768, le=32767, description="higher runs first: 1 low, 5 normal, 10 high, 20 urgent")
+    ] = 5
     payload: Annotated[Any, Meta(description="what the handler is given; at most 1 MiB of JSON")] = msgspec.field(
         default_factory=dict
     )
     max_retries: Annotated[int, Meta(ge=0, le=10_000, description="failures that are followed by another attempt")] = 3
-    timeout: Annotated[Annotated[int, Meta(ge=1, le=31_536_000)] | None, Meta(description="seconds an attempt may run")] = None
+    timeout: Annotated[
+        Annotated[int, Meta(ge=1, le=31_536_000)] | None, Meta(description="seconds an attempt may run")
+    ] = None
     run_at: Annotated[Moment | None, Meta(description="not before this moment; null: now")] = None
     unique_key: Annotated[UniqueKey | None, Meta(description="at most one live task has this key in its type")] = None
     user_id: Annotated[Id200 | None, Meta(description="to filter by")] = None
@@ -299,7 +303,8 @@ class TaskQuery(Body):
     page: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
     page_size: Annotated[int, Meta(ge=1, le=500)] = 20
     cursor: Annotated[
-        Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,40}$")] | None, Meta(description="next_cursor of a page; page is ignored")
+        Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,40}$")] | None,
+        Meta(description="next_cursor of a page; page is ignored"),
     ] = None
 
 

@@ -34,7 +34,11 @@ CSP = (
 ABOUT = """A task queue on PostgreSQL. Times are RFC 3339 in UTC, durations are in seconds unless their names say
 otherwise. Errors are `application/problem+json` (RFC 9457), with `errors` pointing to the values at fault. Unknown
 fields and parameters are refused."""
-PATH_PARAMETERS = {"task_id": (Bigint, "the task's id"), "queue_name": (Name, "the queue's name"), "name": (Name, "its name")}
+PATH_PARAMETERS = {
+    "task_id": (Bigint, "the task's id"),
+    "queue_name": (Name, "the queue's name"),
+    "name": (Name, "its name"),
+}
 HEADERS = {
     "Idempotency-Key": (
         "repeats of a request with the same key and body, within a day, are given the first one's answer",
@@ -54,7 +58,9 @@ HEADERS = {
 }
 COMMON = (422, 429, 503)
 LINKS = {
-    "submit_task": {name: ("task_id", "task_id") for name in ("get_task", "get_progress", "get_result", "list_logs", "cancel_task")},
+    "submit_task": {
+        name: ("task_id", "task_id") for name in ("get_task", "get_progress", "get_result", "list_logs", "cancel_task")
+    },
     "create_queue": {name: ("queue_name", "name") for name in ("get_queue", "get_queue_stats", "pause_queue")},
 }
 
@@ -88,7 +94,12 @@ def document_of(app: Litestar) -> dict[str, Any]:
         paths.setdefault(path, {})[method.lower()] = _operation(path, handler, known)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "pgqueue", "version": __version__, "description": ABOUT, "license": {"name": "MIT", "identifier": "MIT"}},
+        "info": {
+            "title": "pgqueue",
+            "version": __version__,
+            "description": ABOUT,
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
         "servers": [{"url": "/"}],
         "paths": paths,
         "components": {

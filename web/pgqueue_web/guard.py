@@ -89,4 +89,6 @@ def _check_host(host: str) -> None:
     except ValueError:
         local = False
     if not local:
-        raise HttpError(403, "without a key this server answers to localhost only", hint="make a key: pgqueue key create")
+        raise HttpError(
+            403, "without a key this server answers to localhost only", hint="make a key: pgqueue key create"
+        )

@@ -58,9 +58,7 @@ def _answer(answer: KeptAnswer, *, repeated: bool = False) -> Response[Any]:
     headers = {"Location": answer.location} if answer.location else {}
     if repeated:
         headers["Idempotency-Replayed"] = "true"
-    return Response(
-        answer.body.encode(), status_code=answer.status, headers=headers, media_type="application/json"
-    )
+    return Response(answer.body.encode(), status_code=answer.status, headers=headers, media_type="application/json")
 
 
 async def wait_for_end(context: Context, task_id: int, seconds: float) -> Task:

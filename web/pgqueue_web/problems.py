@@ -18,7 +18,17 @@ if TYPE_CHECKING:
 
     from litestar import Request
 
-__all__ = ["BY_ERROR", "MEDIA_TYPE", "Fault", "HttpError", "Kind", "Problem", "answer", "answer_http", "answer_unforeseen"]
+__all__ = [
+    "BY_ERROR",
+    "MEDIA_TYPE",
+    "Fault",
+    "HttpError",
+    "Kind",
+    "Problem",
+    "answer",
+    "answer_http",
+    "answer_unforeseen",
+]
 
 MEDIA_TYPE = "application/problem+json"
 PREFIX = "urn:pgqueue:"

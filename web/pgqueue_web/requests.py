@@ -42,7 +42,9 @@ class ApiRequest(Request[Any, Any, State]):
             return None
         media_type = self.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type != "application/json":
-            raise HttpError(415, f"the body is {media_type or 'of no named type'}, not application/json", hint=JSON_HINT)
+            raise HttpError(
+                415, f"the body is {media_type or 'of no named type'}, not application/json", hint=JSON_HINT
+            )
         return decoded(body, kind)
 
 

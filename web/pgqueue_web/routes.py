@@ -34,7 +34,13 @@ def route(
     `refusals` are the statuses of problems besides those that every route has; `answers` are further statuses of
     success, each with its body (a struct, a media type, or None), for the OpenAPI document.
     """
-    opt = {"scope": scope or "public", "query": query, "refusals": refusals, "headers": headers, "answers": answers or {}}
+    opt = {
+        "scope": scope or "public",
+        "query": query,
+        "refusals": refusals,
+        "headers": headers,
+        "answers": answers or {},
+    }
     if query is NoQuery:
         return {"opt": opt, "guards": [refuse_query]}
     return {"opt": opt, "dependencies": {"wanted": Provide(query_of(query), sync_to_thread=False)}}

@@ -21,9 +21,7 @@ __all__ = ["HANDLERS"]
     tags=["events"],
     summary="Follow events",
 )
-async def follow_events(
-    request: ApiRequest, api: Context, who: Principal, wanted: EventsQuery
-) -> Response[Event]:
+async def follow_events(request: ApiRequest, api: Context, who: Principal, wanted: EventsQuery) -> Response[Event]:
     """A stream of `status` and `progress` events of the queues that the key is for.
 
     `reset` says that some are missing, because the client fell behind or came back too late: read the state anew.

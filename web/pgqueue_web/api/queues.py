@@ -36,9 +36,7 @@ async def list_queues(api: Context, who: Principal) -> QueueList:
     tags=["queues"],
     summary="Create a queue",
 )
-async def create_queue(
-    request: ApiRequest, data: NewQueue, api: Context, who: Principal
-) -> Response[QueueBody]:
+async def create_queue(request: ApiRequest, data: NewQueue, api: Context, who: Principal) -> Response[QueueBody]:
     """201 with the new queue, or 200 with one that existed, of which what is given was changed."""
     check_touch(who, data.name)
 
@@ -72,9 +70,7 @@ async def get_queue(api: Context, who: Principal, queue: str) -> QueueBody:
     tags=["queues"],
     summary="Change a queue",
 )
-async def change_queue(
-    data: QueueChange, api: Context, who: Principal, queue: str
-) -> QueueBody:
+async def change_queue(data: QueueChange, api: Context, who: Principal, queue: str) -> QueueBody:
     """Only what is given changes."""
     check_touch(who, queue)
     given = {name: value for name in data.__struct_fields__ if (value := getattr(data, name)) is not UNSET}
@@ -85,7 +81,9 @@ async def change_queue(
         return await _one(api, queue, doing.conn)
 
 
-@get("/queues/{queue_name:str}/stats", **route("read", refusals=(404,)), tags=["queues"], summary="Count a queue's tasks")
+@get(
+    "/queues/{queue_name:str}/stats", **route("read", refusals=(404,)), tags=["queues"], summary="Count a queue's tasks"
+)
 async def get_queue_stats(api: Context, who: Principal, queue: str) -> QueueStats:
     """What waits and runs now, and what of it is kept as finished."""
     check_touch(who, queue)
@@ -99,9 +97,7 @@ async def get_queue_stats(api: Context, who: Principal, queue: str) -> QueueStat
     tags=["queues"],
     summary="Pause a queue",
 )
-async def pause_queue(
-    api: Context, who: Principal, queue: str, data: PauseBody | None = None
-) -> QueueBody:
+async def pause_queue(api: Context, who: Principal, queue: str, data: PauseBody | None = None) -> QueueBody:
     """Nothing more of it is started; what runs goes on."""
     check_touch(who, queue)
     async with api.audited(who, "queue.pause", queue) as doing:

@@ -51,9 +51,7 @@ __all__ = ["HANDLERS"]
     tags=["tasks"],
     summary="Submit a task",
 )
-async def submit_task(
-    request: ApiRequest, data: TaskRequestBody, api: Context, who: Principal
-) -> Response[TaskBody]:
+async def submit_task(request: ApiRequest, data: TaskRequestBody, api: Context, who: Principal) -> Response[TaskBody]:
     """201 with the new task, or 200 with the live task that holds its unique key.
 
     With `Prefer: wait=N` the answer comes at the task's end, or after N seconds (at most 60).
@@ -91,9 +89,7 @@ async def _live_task(api: Context, who: Principal, task: Task, doing: Action) ->
     tags=["tasks"],
     summary="Submit many tasks",
 )
-async def submit_batch(
-    request: ApiRequest, data: BatchBody, api: Context, who: Principal
-) -> Response[BatchAnswer]:
+async def submit_batch(request: ApiRequest, data: BatchBody, api: Context, who: Principal) -> Response[BatchAnswer]:
     """Submit up to 10,000 tasks in one transaction: all or none."""
     for task in data.tasks:
         check_touch(who, task.queue_name)
@@ -117,7 +113,9 @@ async def list_tasks(api: Context, who: Principal, wanted: TaskQuery) -> TaskLis
     page = await api.operations.list_tasks(_filter(wanted, who))
     tasks, total = page
     cursor = None if page.next_cursor is None else _cursor(page.next_cursor)
-    return TaskList([TaskBody.of(task) for task in tasks], total, page.total_capped, wanted.page, wanted.page_size, cursor)
+    return TaskList(
+        [TaskBody.of(task) for task in tasks], total, page.total_capped, wanted.page, wanted.page_size, cursor
+    )
 
 
 def _filter(wanted: TaskQuery, who: Principal) -> TaskFilter:
@@ -158,7 +156,9 @@ async def get_statistics(api: Context, who: Principal, wanted: StatisticsQuery) 
     return StatisticsBody(start, end, **values)
 
 
-@get("/tasks/{task_id:str}", **route("read", refusals=(404,), headers=("Prefer",)), tags=["tasks"], summary="Get a task")
+@get(
+    "/tasks/{task_id:str}", **route("read", refusals=(404,), headers=("Prefer",)), tags=["tasks"], summary="Get a task"
+)
 async def get_task(request: ApiRequest, api: Context, who: Principal, number: int) -> TaskBody:
     """Read a task, live or finished; with `Prefer: wait=N` at its end, or after N seconds."""
     return TaskBody.of(await _read(request, api, who, number))
@@ -225,9 +225,7 @@ async def retry_task(api: Context, who: Principal, number: int) -> TaskBody:
     tags=["tasks"],
     summary="Get or follow progress",
 )
-async def get_progress(
-    request: ApiRequest, api: Context, who: Principal, number: int
-) -> Response[TaskProgress]:
+async def get_progress(request: ApiRequest, api: Context, who: Principal, number: int) -> Response[TaskProgress]:
     """As JSON; with `Accept: text/event-stream` as a stream of `progress` events, one for each change.
 
     The last one tells the final state, and an event `end` follows it. A client that comes back with the
@@ -250,9 +248,7 @@ async def get_progress(
     tags=["tasks"],
     summary="Get the result",
 )
-async def get_result(
-    request: ApiRequest, api: Context, who: Principal, number: int
-) -> Response[ResultBody]:
+async def get_result(request: ApiRequest, api: Context, who: Principal, number: int) -> Response[ResultBody]:
     """200 with the result, 202 while there is none yet, 409 where the task failed or was cancelled."""
     task = await _read(request, api, who, number)
     if task.status not in FINAL:
@@ -267,7 +263,12 @@ async def list_executions(api: Context, who: Principal, number: int) -> Executio
     return ExecutionList(await api.operations.get_executions(number))
 
 
-@get("/tasks/{task_id:str}/logs", **route("read", query=LogsQuery, refusals=(404,)), tags=["tasks"], summary="Read the log")
+@get(
+    "/tasks/{task_id:str}/logs",
+    **route("read", query=LogsQuery, refusals=(404,)),
+    tags=["tasks"],
+    summary="Read the log",
+)
 async def list_logs(api: Context, who: Principal, number: int, wanted: LogsQuery) -> LogList:
     """What a task logged, in order of arrival."""
     await _check_task(api, who, number)

@@ -16,7 +16,9 @@ __all__ = ["HANDLERS"]
 @get("/workers", **route("read"), tags=["workers"], summary="List workers")
 async def list_workers(api: Context, who: Principal) -> WorkerList:
     """Each process with its queues, slots and heartbeat; for a key that is limited to queues only what serves those."""
-    return WorkerList([shown for info in await api.operations.list_workers() if (shown := _shown(info, who)) is not None])
+    return WorkerList(
+        [shown for info in await api.operations.list_workers() if (shown := _shown(info, who)) is not None]
+    )
 
 
 def _shown(info: WorkerInfo, who: Principal) -> WorkerInfo | None:
