@@ -64,11 +64,8 @@ pgqueue.get_schedule_ticks(text, int, timestamptz),
 pgqueue.scheduler_stats(),
 pgqueue.schedules_due_in(),
 pgqueue.task_queue(bigint),
-<<<<<<< HEAD
-=======
 pgqueue.list_tasks_in(text[], text, text, text, text, timestamptz, timestamptz, int, bigint, bigint),
 pgqueue.count_tasks_in(text[], text, text, text, text, timestamptz, timestamptz),
->>>>>>> 34a080c (The HTTP interface: tasks, queues, events, guard, problems, document (in progress))
 pgqueue.follow(uuid, text, bigint, text, int),
 pgqueue.keep_following(uuid, int),
 pgqueue.unfollow(uuid, text, bigint, text),

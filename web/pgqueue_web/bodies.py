@@ -12,8 +12,13 @@ from pgqueue.models import (
     AuditEntry,
     Execution,
     LogLine,
+    Missed,
     OnConflict,
+    Overlap,
     QueueStats,
+    ScheduledTask,
+    ScheduledTaskRequest,
+    ScheduleTick,
     Scope,
     Status,
     TaskProgress,
@@ -32,6 +37,8 @@ __all__ = [
     "LogList",
     "LogsQuery",
     "NewQueue",
+    "NextQuery",
+    "NextRuns",
     "NoQuery",
     "PageQuery",
     "PauseBody",
@@ -40,6 +47,10 @@ __all__ = [
     "QueueList",
     "QueueStats",
     "ResultBody",
+    "ScheduleBody",
+    "ScheduleChange",
+    "ScheduleList",
+    "SchedulesQuery",
     "StatisticsBody",
     "StatisticsQuery",
     "TaskBody",
@@ -47,7 +58,10 @@ __all__ = [
     "TaskProgress",
     "TaskQuery",
     "TaskRequestBody",
+    "TickList",
+    "TicksQuery",
     "WorkerList",
+    "as_request",
 ]
 
 PLAIN = r"^[^\x00-\x1f\x7f-\x9f]*$"
@@ -244,6 +258,83 @@ class QueueList(msgspec.Struct):
     queues: list[QueueBody]
 
 
+Cron = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=200,
+        pattern=PLAIN,
+        description="minute, hour, day of month, month, day of week; a sixth field, at the end, is the second; or @daily …",
+        examples=["0 * * * *"],
+    ),
+]
+Zone = Annotated[
+    str, Meta(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9_+/-]+$", description="an IANA name", examples=["UTC"])
+]
+Seconds = Annotated[int, Meta(ge=1, le=31_536_000)]
+
+
+class ScheduleChange(Body):
+    """What to change of a schedule."""
+
+    name: Name | UnsetType = UNSET
+    task_type: Name | UnsetType = UNSET
+    cron_expr: Cron | UnsetType = UNSET
+    queue_name: Name | UnsetType = UNSET
+    payload: Any | UnsetType = UNSET
+    time_zone: Zone | UnsetType = UNSET
+    priority: Annotated[int, Meta(ge=-32768, le=32767)] | UnsetType = UNSET
+    max_retries: Annotated[int, Meta(ge=0, le=10_000)] | UnsetType = UNSET
+    timeout: Seconds | UnsetType | None = UNSET
+    user_id: Id200 | UnsetType | None = UNSET
+    project_id: Id200 | UnsetType | None = UNSET
+    metadata: dict[str, Any] | UnsetType | None = UNSET
+    missed: Missed | UnsetType = UNSET
+    catch_up_window: Annotated[int, Meta(ge=0, le=31_536_000)] | UnsetType = UNSET
+    overlap: Overlap | UnsetType = UNSET
+    jitter: Annotated[int, Meta(ge=0, le=86_400)] | UnsetType = UNSET
+    starts_at: Moment | UnsetType | None = UNSET
+    ends_at: Moment | UnsetType | None = UNSET
+    max_runs: Annotated[int, Meta(ge=1, le=2**31 - 1)] | UnsetType | None = UNSET
+
+
+class ScheduleBody(ScheduleChange):
+    """A schedule to make."""
+
+    name: Name
+    task_type: Name
+    cron_expr: Cron
+    queue_name: Name = "default"
+    is_active: bool = True
+    on_conflict: Annotated[OnConflict, Meta(description="where the name is taken: 409, the one there is, or replaced")] = (
+        "raise"
+    )
+
+
+def as_request(body: ScheduleChange) -> ScheduledTaskRequest:
+    """Return a body as the services take it."""
+    return ScheduledTaskRequest(**{name: getattr(body, name) for name in body.__struct_fields__})
+
+
+class ScheduleList(msgspec.Struct):
+    """Schedules, by name."""
+
+    scheduled_tasks: list[ScheduledTask]
+    next_after: Annotated[str | None, Meta(description="pass it as after for those that follow")]
+
+
+class NextRuns(msgspec.Struct):
+    """When a schedule runs next."""
+
+    next_runs: list[datetime]
+
+
+class TickList(msgspec.Struct):
+    """What became of a schedule's ticks, newest first."""
+
+    ticks: list[ScheduleTick]
+
+
 class WorkerList(msgspec.Struct):
     """The worker processes."""
 
@@ -334,3 +425,23 @@ class EventsQuery(Body):
 
     queue_name: Name | None = None
     kind: Literal["status", "progress"] | None = None
+
+
+class SchedulesQuery(Body):
+    """Which schedules."""
+
+    after: Annotated[Name | None, Meta(description="only those after this name")] = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
+
+
+class NextQuery(Body):
+    """How many moments."""
+
+    count: Annotated[int, Meta(ge=1, le=1000)] = 5
+
+
+class TicksQuery(Body):
+    """Which ticks."""
+
+    before: Annotated[Moment | None, Meta(description="only ticks before this moment")] = None
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 100

@@ -12,7 +12,7 @@ import structlog
 
 from pgqueue.errors import DatabaseUnavailable, PgqueueError
 from pgqueue.listen import cancel_all, hub_of
-from pgqueue.services import AccessService, QueueOperations, StateService
+from pgqueue.services import AccessService, QueueOperations, SchedulerService, StateService
 from pgqueue_web.feed import Feed
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class Context:
         self.is_open = is_open
         self.operations = QueueOperations(db)
         self.state = StateService(db)
+        self.scheduler = SchedulerService(db)
         self.access = AccessService(db)
         self.origins = frozenset(origin.strip() for origin in db.settings.api_cors_origins.split(",") if origin.strip())
         self.stopping = asyncio.Event()

@@ -61,5 +61,15 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "ResultBody": {"completed": {"task_id": 42, "status": "completed", "result": {"pages": 3}}},
     "NewQueue": {"queue": {"name": "processing", "concurrency": 10}},
     "QueueChange": {"limit": {"capacity": 1000}},
+    "ScheduleBody": {
+        "hourly": {
+            "name": "hourly_report",
+            "task_type": "report_generation",
+            "cron_expr": "0 * * * *",
+            "queue_name": "default",
+            "payload": {"report_type": "hourly"},
+        }
+    },
+    "ScheduleChange": {"cron": {"cron_expr": "*/30 * * * *"}},
     "PauseBody": {"reason": {"reason": "the disk is full"}},
 }

@@ -1,7 +1,9 @@
 """The routes below /api/v1, a module a noun."""
 
-from pgqueue_web.api import events, queues, server, tasks, workers
+from pgqueue_web.api import events, queues, schedules, server, tasks, workers
 
 __all__ = ["HANDLERS"]
 
-HANDLERS = [*tasks.HANDLERS, *queues.HANDLERS, *workers.HANDLERS, *events.HANDLERS, *server.HANDLERS]
+HANDLERS = [
+    handler for module in (tasks, queues, schedules, workers, events, server) for handler in module.HANDLERS
+]
