@@ -14,7 +14,7 @@ from litestar.exceptions import HTTPException
 from pgqueue.errors import PgqueueError
 from pgqueue_web import documents, health, metrics, problems
 from pgqueue_web.api import HANDLERS
-from pgqueue_web.context import Context
+from pgqueue_web.context import Context  # noqa: TC001 - litestar reads the provider's types
 from pgqueue_web.edge import SLASH, Edge
 from pgqueue_web.guard import authorize, check_routes, provide_principal
 from pgqueue_web.requests import ApiRequest, provide_task_id

@@ -306,9 +306,9 @@ class ScheduleBody(ScheduleChange):
     cron_expr: Cron
     queue_name: Name = "default"
     is_active: bool = True
-    on_conflict: Annotated[OnConflict, Meta(description="where the name is taken: 409, the one there is, or replaced")] = (
-        "raise"
-    )
+    on_conflict: Annotated[
+        OnConflict, Meta(description="where the name is taken: 409, the one there is, or replaced")
+    ] = "raise"
 
 
 def as_request(body: ScheduleChange) -> ScheduledTaskRequest:

@@ -13,7 +13,7 @@ from litestar.routes import HTTPRoute
 from litestar.static_files import create_static_files_router
 
 from pgqueue import __version__
-from pgqueue_web.bodies import Bigint, Name, NoQuery
+from pgqueue_web.bodies import Bigint, Name
 from pgqueue_web.examples import EXAMPLES
 from pgqueue_web.problems import MEDIA_TYPE, Problem
 from pgqueue_web.routes import route
@@ -58,10 +58,10 @@ HEADERS = {
 }
 COMMON = (422, 429, 503)
 LINKS = {
-    "submit_task": {
-        name: ("task_id", "task_id") for name in ("get_task", "get_progress", "get_result", "list_logs", "cancel_task")
-    },
-    "create_queue": {name: ("queue_name", "name") for name in ("get_queue", "get_queue_stats", "pause_queue")},
+    "submit_task": dict.fromkeys(
+        ("get_task", "get_progress", "get_result", "list_logs", "cancel_task"), ("task_id", "task_id")
+    ),
+    "create_queue": dict.fromkeys(("get_queue", "get_queue_stats", "pause_queue"), ("queue_name", "name")),
 }
 
 
@@ -230,7 +230,7 @@ def _refusal(status: int, known: dict[Any, Any]) -> dict[str, Any]:
     }
     if status in (429, 503):
         refused["headers"] = {"Retry-After": {"description": "seconds to wait", "schema": {"type": "string"}}}
-    if status == 401:  # noqa: PLR2004 - HTTP
+    if status == 401:
         refused["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}}}
     return refused
 

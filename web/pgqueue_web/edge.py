@@ -1,4 +1,4 @@
-"""The outermost layer: paths taken apart before they are decoded, a time for bodies to arrive, headers on every answer."""
+"""The outermost layer: paths decoded part by part, a time for bodies to arrive, headers on every answer."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _decoded(part: bytes) -> str:
     if b"%" not in part:
         return part.decode("ascii", "replace")
     text = unquote_to_bytes(part).decode("utf-8", "replace")
-    return "".join("\ufffd" if ord(c) < 32 or 127 <= ord(c) < 160 else c for c in text).replace("/", SLASH)  # noqa: PLR2004 - control characters
+    return "".join("\ufffd" if ord(c) < 32 or 127 <= ord(c) < 160 else c for c in text).replace("/", SLASH)
 
 
 def _with_headers(send: Send) -> Send:

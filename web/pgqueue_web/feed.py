@@ -55,7 +55,7 @@ class Feed:
         self._task: asyncio.Task[None] | None = None
 
     async def follow(self) -> None:
-        """Keep events from here on, for one who reads soon. Raises DatabaseUnavailable where nothing is heard of them."""
+        """Keep events from here on, for one who reads soon. Raises DatabaseUnavailable where none are heard."""
         if not self._hub.is_alive:
             raise DatabaseUnavailable("events cannot be followed: the database's notifications do not get through")
         self._left_at = time.monotonic()

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pgqueue.errors import Forbidden, Unauthenticated
-from pgqueue.models import Principal
+from pgqueue.models import Principal  # noqa: TC001 - litestar reads the provider's types
 from pgqueue_web.problems import HttpError
+from pgqueue_web.requests import ApiRequest  # noqa: TC001 - as above
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,7 +38,7 @@ async def authorize(connection: ASGIConnection[Any, Any, Any, Any], handler: Bas
     connection.scope["auth"] = await context.access.authenticate(key, scope, is_open=context.is_open)
 
 
-def provide_principal(request: Any) -> Principal:  # noqa: ANN401 - litestar's request
+def provide_principal(request: ApiRequest) -> Principal:
     """Return who makes the request."""
     found: Principal = request.scope["auth"]
     return found

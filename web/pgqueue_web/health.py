@@ -8,9 +8,7 @@ import msgspec
 from litestar import Response, get
 
 from pgqueue.errors import PgqueueError
-from pgqueue_web.bodies import NoQuery
-from pgqueue_web.context import Context
-from pgqueue_web.routes import route
+from pgqueue_web.routes import Api, route
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -40,7 +38,7 @@ async def get_health() -> Health:
 
 
 @get("/readyz", **route(None, answers={503: Readiness}), tags=["server"], summary="Whether it can work")
-async def get_readiness(api: Context) -> Response[Readiness]:
+async def get_readiness(api: Api) -> Response[Readiness]:
     """200 with database, schema and listener in order, else 503 with what is not."""
     database = await _check(api.operations.clock, "cannot be reached")
     schema = await _check(api.operations.check_schema, "run: pgqueue migrate") if database == "ok" else "unknown"

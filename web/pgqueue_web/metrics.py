@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from litestar import Response, get
 
-from pgqueue_web.bodies import NoQuery
 from pgqueue_web.routes import route
 
 __all__ = ["get_metrics"]

@@ -145,7 +145,7 @@ def preferred_wait(request: ApiRequest) -> float | None:
 def idempotency_key(request: ApiRequest) -> str | None:
     """Return the Idempotency-Key. Raises InvalidInput for an empty one, or one that is longer than 255 characters."""
     key = request.headers.get("idempotency-key")
-    if key is not None and not 1 <= len(key) <= 255:  # noqa: PLR2004 - as in SQL
+    if key is not None and not 1 <= len(key) <= 255:
         msg = "Idempotency-Key: an idempotency key has 1 to 255 characters"
         raise InvalidInput(msg, detail={"field": "Idempotency-Key"}, hint="use a UUID")
     return key

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from litestar.di import Provide
+from litestar.di import NamedDependency, Provide
 
+from pgqueue.models import Principal
 from pgqueue_web.bodies import NoQuery
+from pgqueue_web.context import Context
 from pgqueue_web.requests import query_of, read_query
 
 if TYPE_CHECKING:
@@ -18,7 +20,14 @@ if TYPE_CHECKING:
 
     from pgqueue.models import Scope
 
-__all__ = ["route"]
+__all__ = ["Api", "Number", "PathName", "Who", "route"]
+
+Api = NamedDependency[Context]
+Who = NamedDependency[Principal]
+Number = NamedDependency[int]
+"""The task's id, from the path."""
+PathName = NamedDependency[str]
+"""A name from the path."""
 
 
 def route(

@@ -4,6 +4,4 @@ from pgqueue_web.api import events, queues, schedules, server, tasks, workers
 
 __all__ = ["HANDLERS"]
 
-HANDLERS = [
-    handler for module in (tasks, queues, schedules, workers, events, server) for handler in module.HANDLERS
-]
+HANDLERS = [handler for module in (tasks, queues, schedules, workers, events, server) for handler in module.HANDLERS]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from litestar import Response, get
+from litestar.di import NamedDependency
 
-from pgqueue.models import Event, Principal
+from pgqueue.models import Event
 from pgqueue_web.bodies import EventsQuery
-from pgqueue_web.context import Context
 from pgqueue_web.guard import check_touch
 from pgqueue_web.requests import ApiRequest
-from pgqueue_web.routes import route
+from pgqueue_web.routes import Api, Who, route
 from pgqueue_web.streams import EventStream, events_of_feed
 
 __all__ = ["HANDLERS"]
@@ -21,7 +21,9 @@ __all__ = ["HANDLERS"]
     tags=["events"],
     summary="Follow events",
 )
-async def follow_events(request: ApiRequest, api: Context, who: Principal, wanted: EventsQuery) -> Response[Event]:
+async def follow_events(
+    request: ApiRequest, api: Api, who: Who, wanted: NamedDependency[EventsQuery]
+) -> Response[Event]:
     """A stream of `status` and `progress` events of the queues that the key is for.
 
     `reset` says that some are missing, because the client fell behind or came back too late: read the state anew.

@@ -6,26 +6,26 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from litestar import Response, get, patch, post
+from litestar.params import JSONBody
 from msgspec import UNSET
 
 from pgqueue.errors import QueueNotFound
-from pgqueue.models import Principal, QueueStats
+from pgqueue.models import QueueStats
 from pgqueue_web.bodies import NewQueue, PauseBody, QueueBody, QueueChange, QueueList
-from pgqueue_web.context import Context
 from pgqueue_web.guard import check_touch
 from pgqueue_web.once import Done, do_once
 from pgqueue_web.requests import ApiRequest
-from pgqueue_web.routes import route
+from pgqueue_web.routes import Api, PathName, Who, route
 
 if TYPE_CHECKING:
     from pgqueue.models import QueueInfo
-    from pgqueue_web.context import Action
+    from pgqueue_web.context import Action, Context
 
 __all__ = ["HANDLERS"]
 
 
 @get("/queues", **route("read"), tags=["queues"], summary="List queues")
-async def list_queues(api: Context, who: Principal) -> QueueList:
+async def list_queues(api: Api, who: Who) -> QueueList:
     """The queues that the key is for, by name."""
     return QueueList([_body(info) for info in await api.operations.list_queues() if who.may_touch(info.name)])
 
@@ -36,7 +36,7 @@ async def list_queues(api: Context, who: Principal) -> QueueList:
     tags=["queues"],
     summary="Create a queue",
 )
-async def create_queue(request: ApiRequest, data: NewQueue, api: Context, who: Principal) -> Response[QueueBody]:
+async def create_queue(request: ApiRequest, data: JSONBody[NewQueue], api: Api, who: Who) -> Response[QueueBody]:
     """201 with the new queue, or 200 with one that existed, of which what is given was changed."""
     check_touch(who, data.name)
 
@@ -58,7 +58,7 @@ async def create_queue(request: ApiRequest, data: NewQueue, api: Context, who: P
 
 
 @get("/queues/{queue_name:str}", **route("read", refusals=(404,)), tags=["queues"], summary="Get a queue")
-async def get_queue(api: Context, who: Principal, queue: str) -> QueueBody:
+async def get_queue(api: Api, who: Who, queue: PathName) -> QueueBody:
     """Its settings."""
     check_touch(who, queue)
     return await _one(api, queue)
@@ -70,7 +70,7 @@ async def get_queue(api: Context, who: Principal, queue: str) -> QueueBody:
     tags=["queues"],
     summary="Change a queue",
 )
-async def change_queue(data: QueueChange, api: Context, who: Principal, queue: str) -> QueueBody:
+async def change_queue(data: JSONBody[QueueChange], api: Api, who: Who, queue: PathName) -> QueueBody:
     """Only what is given changes."""
     check_touch(who, queue)
     given = {name: value for name in data.__struct_fields__ if (value := getattr(data, name)) is not UNSET}
@@ -84,7 +84,7 @@ async def change_queue(data: QueueChange, api: Context, who: Principal, queue: s
 @get(
     "/queues/{queue_name:str}/stats", **route("read", refusals=(404,)), tags=["queues"], summary="Count a queue's tasks"
 )
-async def get_queue_stats(api: Context, who: Principal, queue: str) -> QueueStats:
+async def get_queue_stats(api: Api, who: Who, queue: PathName) -> QueueStats:
     """What waits and runs now, and what of it is kept as finished."""
     check_touch(who, queue)
     return await api.operations.get_queue_stats(queue)
@@ -97,7 +97,7 @@ async def get_queue_stats(api: Context, who: Principal, queue: str) -> QueueStat
     tags=["queues"],
     summary="Pause a queue",
 )
-async def pause_queue(api: Context, who: Principal, queue: str, data: PauseBody | None = None) -> QueueBody:
+async def pause_queue(api: Api, who: Who, queue: PathName, data: JSONBody[PauseBody | None] = None) -> QueueBody:
     """Nothing more of it is started; what runs goes on."""
     check_touch(who, queue)
     async with api.audited(who, "queue.pause", queue) as doing:
@@ -112,7 +112,7 @@ async def pause_queue(api: Context, who: Principal, queue: str, data: PauseBody 
     tags=["queues"],
     summary="Resume a queue",
 )
-async def resume_queue(api: Context, who: Principal, queue: str) -> QueueBody:
+async def resume_queue(api: Api, who: Who, queue: PathName) -> QueueBody:
     """Undo a pause."""
     check_touch(who, queue)
     async with api.audited(who, "queue.resume", queue) as doing:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from litestar import Response, delete, get, post, put
+from litestar.di import NamedDependency
+from litestar.params import JSONBody
 
 from pgqueue.errors import DuplicateTask, ScheduleNotFound
 from pgqueue.models import Principal, ScheduledTask, SchedulerStats
@@ -22,14 +24,13 @@ from pgqueue_web.bodies import (
     TicksQuery,
     as_request,
 )
-from pgqueue_web.context import Context
 from pgqueue_web.guard import check_touch
 from pgqueue_web.once import Done, do_once
 from pgqueue_web.requests import ApiRequest
-from pgqueue_web.routes import route
+from pgqueue_web.routes import Api, PathName, Who, route
 
 if TYPE_CHECKING:
-    from pgqueue_web.context import Action
+    from pgqueue_web.context import Action, Context
 
 __all__ = ["HANDLERS"]
 
@@ -37,7 +38,7 @@ PATH = "/scheduled-tasks/{name:str}"
 
 
 @get("/scheduled-tasks", **route("read", query=SchedulesQuery), tags=["scheduled tasks"], summary="List schedules")
-async def list_scheduled_tasks(api: Context, who: Principal, wanted: SchedulesQuery) -> ScheduleList:
+async def list_scheduled_tasks(api: Api, who: Who, wanted: NamedDependency[SchedulesQuery]) -> ScheduleList:
     """The schedules whose queues the key is for, by name."""
     found = await api.scheduler.list_scheduled_tasks(wanted.limit, wanted.after)
     shown = [schedule for schedule in found if who.may_touch(schedule.queue_name)]
@@ -51,7 +52,7 @@ async def list_scheduled_tasks(api: Context, who: Principal, wanted: SchedulesQu
     summary="Create a schedule",
 )
 async def create_scheduled_task(
-    request: ApiRequest, data: ScheduleBody, api: Context, who: Principal
+    request: ApiRequest, data: JSONBody[ScheduleBody], api: Api, who: Who
 ) -> Response[ScheduledTask]:
     """201 with the new schedule, which says when it runs next; 409 where the name is taken."""
     check_touch(who, data.queue_name)
@@ -77,7 +78,7 @@ async def _refuse_foreign(api: Context, who: Principal, name: str, conn: object)
 
 
 @get(PATH, **route("read", refusals=(404,)), tags=["scheduled tasks"], summary="Get a schedule")
-async def get_scheduled_task(api: Context, who: Principal, schedule: str) -> ScheduledTask:
+async def get_scheduled_task(api: Api, who: Who, schedule: PathName) -> ScheduledTask:
     """With when it runs next and ran last."""
     return await _visible(api, who, schedule)
 
@@ -97,7 +98,7 @@ async def _visible(api: Context, who: Principal, name: str, conn: object = None)
     summary="Change a schedule",
 )
 async def update_scheduled_task(
-    data: ScheduleChange, api: Context, who: Principal, schedule: str
+    data: JSONBody[ScheduleChange], api: Api, who: Who, schedule: PathName
 ) -> ScheduledTask:
     """Only what is given changes; the answer says when it runs next."""
     if isinstance(data.queue_name, str):
@@ -108,7 +109,7 @@ async def update_scheduled_task(
 
 
 @delete(PATH, **route("manage", refusals=(404,)), tags=["scheduled tasks"], summary="Delete a schedule")
-async def delete_scheduled_task(api: Context, who: Principal, schedule: str) -> None:
+async def delete_scheduled_task(api: Api, who: Who, schedule: PathName) -> None:
     """With its history; its tasks stay."""
     async with api.audited(who, "schedule.delete", schedule) as doing:
         await _visible(api, who, schedule, doing.conn)
@@ -123,7 +124,7 @@ async def delete_scheduled_task(api: Context, who: Principal, schedule: str) -> 
     summary="Pause a schedule",
 )
 async def pause_scheduled_task(
-    api: Context, who: Principal, schedule: str, data: PauseBody | None = None
+    api: Api, who: Who, schedule: PathName, data: JSONBody[PauseBody | None] = None
 ) -> ScheduledTask:
     """It fires nothing more until it is resumed."""
     async with api.audited(who, "schedule.pause", schedule) as doing:
@@ -140,7 +141,7 @@ async def pause_scheduled_task(
     tags=["scheduled tasks"],
     summary="Resume a schedule",
 )
-async def resume_scheduled_task(api: Context, who: Principal, schedule: str) -> ScheduledTask:
+async def resume_scheduled_task(api: Api, who: Who, schedule: PathName) -> ScheduledTask:
     """It goes on with the next tick from now."""
     async with api.audited(who, "schedule.resume", schedule) as doing:
         await _visible(api, who, schedule, doing.conn)
@@ -153,7 +154,7 @@ async def resume_scheduled_task(api: Context, who: Principal, schedule: str) -> 
     tags=["scheduled tasks"],
     summary="Run a schedule now",
 )
-async def run_scheduled_task(request: ApiRequest, api: Context, who: Principal, schedule: str) -> Response[TaskBody]:
+async def run_scheduled_task(request: ApiRequest, api: Api, who: Who, schedule: PathName) -> Response[TaskBody]:
     """Submit its task at once, beside the ticks to come."""
 
     async def work(doing: Action) -> Done:
@@ -173,7 +174,7 @@ async def run_scheduled_task(request: ApiRequest, api: Context, who: Principal, 
     tags=["scheduled tasks"],
     summary="Say when it runs next",
 )
-async def get_next_runs(api: Context, who: Principal, schedule: str, wanted: NextQuery) -> NextRuns:
+async def get_next_runs(api: Api, who: Who, schedule: PathName, wanted: NamedDependency[NextQuery]) -> NextRuns:
     """The next moments, whether it is paused or not."""
     await _visible(api, who, schedule)
     return NextRuns(await api.scheduler.get_next_runs(schedule, wanted.count))
@@ -185,14 +186,14 @@ async def get_next_runs(api: Context, who: Principal, schedule: str, wanted: Nex
     tags=["scheduled tasks"],
     summary="Say what became of its ticks",
 )
-async def get_history(api: Context, who: Principal, schedule: str, wanted: TicksQuery) -> TickList:
+async def get_history(api: Api, who: Who, schedule: PathName, wanted: NamedDependency[TicksQuery]) -> TickList:
     """Newest first: fired, queued or skipped, and why."""
     await _visible(api, who, schedule)
     return TickList(await api.scheduler.get_scheduled_task_history(schedule, wanted.limit, wanted.before))
 
 
 @get("/scheduler/stats", **route("read"), tags=["scheduled tasks"], summary="Count the schedules")
-async def get_scheduler_stats(api: Context, who: Principal) -> SchedulerStats:
+async def get_scheduler_stats(api: Api) -> SchedulerStats:
     """By state, and how late the oldest due tick is."""
     return await api.scheduler.get_scheduler_stats()
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 from litestar import get
 
 from pgqueue import __version__
-from pgqueue.models import Principal
 from pgqueue_web.bodies import Info, Limits, PrincipalBody
-from pgqueue_web.context import Context
 from pgqueue_web.requests import LONGEST_WAIT_S
-from pgqueue_web.routes import route
+from pgqueue_web.routes import Api, Who, route
 
 __all__ = ["HANDLERS"]
 
 
 @get("/info", **route("read"), tags=["server"], summary="About the server")
-async def get_info(api: Context, who: Principal) -> Info:
+async def get_info(api: Api, who: Who) -> Info:
     """Versions, the database's clock, the caller's key, and limits."""
     status = await api.operations.check_schema()
     return Info(

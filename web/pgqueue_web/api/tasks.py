@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from litestar import Response, delete, get, post
+from litestar.di import NamedDependency
+from litestar.params import JSONBody
 
 from pgqueue.errors import DuplicateTask, InvalidInput, TaskNotFound
 from pgqueue.models import Principal, TaskFilter, TaskProgress
@@ -27,15 +29,15 @@ from pgqueue_web.bodies import (
     TaskQuery,
     TaskRequestBody,
 )
-from pgqueue_web.context import Action, Context
 from pgqueue_web.guard import check_touch
 from pgqueue_web.once import Done, do_once, wait_for_end
 from pgqueue_web.requests import ApiRequest, preferred_wait
-from pgqueue_web.routes import route
-from pgqueue_web.streams import EventStream, states_of_task, state_id
+from pgqueue_web.routes import Api, Number, Who, route
+from pgqueue_web.streams import EventStream, state_id, states_of_task
 
 if TYPE_CHECKING:
     from pgqueue.services import Task
+    from pgqueue_web.context import Action, Context
 
 __all__ = ["HANDLERS"]
 
@@ -51,7 +53,7 @@ __all__ = ["HANDLERS"]
     tags=["tasks"],
     summary="Submit a task",
 )
-async def submit_task(request: ApiRequest, data: TaskRequestBody, api: Context, who: Principal) -> Response[TaskBody]:
+async def submit_task(request: ApiRequest, data: JSONBody[TaskRequestBody], api: Api, who: Who) -> Response[TaskBody]:
     """201 with the new task, or 200 with the live task that holds its unique key.
 
     With `Prefer: wait=N` the answer comes at the task's end, or after N seconds (at most 60).
@@ -89,7 +91,7 @@ async def _live_task(api: Context, who: Principal, task: Task, doing: Action) ->
     tags=["tasks"],
     summary="Submit many tasks",
 )
-async def submit_batch(request: ApiRequest, data: BatchBody, api: Context, who: Principal) -> Response[BatchAnswer]:
+async def submit_batch(request: ApiRequest, data: JSONBody[BatchBody], api: Api, who: Who) -> Response[BatchAnswer]:
     """Submit up to 10,000 tasks in one transaction: all or none."""
     for task in data.tasks:
         check_touch(who, task.queue_name)
@@ -106,7 +108,7 @@ async def submit_batch(request: ApiRequest, data: BatchBody, api: Context, who: 
 
 
 @get("/tasks", **route("read", query=TaskQuery), tags=["tasks"], summary="List tasks")
-async def list_tasks(api: Context, who: Principal, wanted: TaskQuery) -> TaskList:
+async def list_tasks(api: Api, who: Who, wanted: NamedDependency[TaskQuery]) -> TaskList:
     """One page, newest first. Pages by number, or without limit of depth by `cursor`."""
     if wanted.queue_name is not None:
         check_touch(who, wanted.queue_name)
@@ -147,7 +149,7 @@ def _before_id(cursor: str) -> int:
 
 
 @get("/tasks/statistics", **route("read", query=StatisticsQuery), tags=["tasks"], summary="Count what finished")
-async def get_statistics(api: Context, who: Principal, wanted: StatisticsQuery) -> StatisticsBody:
+async def get_statistics(api: Api, who: Who, wanted: NamedDependency[StatisticsQuery]) -> StatisticsBody:
     """What finished from `start_time` up to before `end_time`; the last 24 hours unless it is said."""
     end = wanted.end_time or datetime.now(UTC)
     start = wanted.start_time or end - timedelta(hours=24)
@@ -159,7 +161,7 @@ async def get_statistics(api: Context, who: Principal, wanted: StatisticsQuery) 
 @get(
     "/tasks/{task_id:str}", **route("read", refusals=(404,), headers=("Prefer",)), tags=["tasks"], summary="Get a task"
 )
-async def get_task(request: ApiRequest, api: Context, who: Principal, number: int) -> TaskBody:
+async def get_task(request: ApiRequest, api: Api, who: Who, number: Number) -> TaskBody:
     """Read a task, live or finished; with `Prefer: wait=N` at its end, or after N seconds."""
     return TaskBody.of(await _read(request, api, who, number))
 
@@ -189,7 +191,7 @@ async def _check_task(api: Context, who: Principal, task_id: int, conn: object =
     tags=["tasks"],
     summary="Cancel a task",
 )
-async def cancel_task(api: Context, who: Principal, number: int) -> Response[TaskBody]:
+async def cancel_task(api: Api, who: Who, number: Number) -> Response[TaskBody]:
     """200 with the task that is cancelled now, or 202 with a running one that was asked to stop."""
     async with api.audited(who, "task.cancel", number) as doing:
         await _check_task(api, who, number, doing.conn)
@@ -205,7 +207,7 @@ async def cancel_task(api: Context, who: Principal, number: int) -> Response[Tas
     tags=["tasks"],
     summary="Retry a task",
 )
-async def retry_task(api: Context, who: Principal, number: int) -> TaskBody:
+async def retry_task(api: Api, who: Who, number: Number) -> TaskBody:
     """Start a failed or cancelled task again: same id."""
     async with api.audited(who, "task.retry", number) as doing:
         await _check_task(api, who, number, doing.conn)
@@ -225,7 +227,7 @@ async def retry_task(api: Context, who: Principal, number: int) -> TaskBody:
     tags=["tasks"],
     summary="Get or follow progress",
 )
-async def get_progress(request: ApiRequest, api: Context, who: Principal, number: int) -> Response[TaskProgress]:
+async def get_progress(request: ApiRequest, api: Api, who: Who, number: Number) -> Response[TaskProgress]:
     """As JSON; with `Accept: text/event-stream` as a stream of `progress` events, one for each change.
 
     The last one tells the final state, and an event `end` follows it. A client that comes back with the
@@ -248,7 +250,7 @@ async def get_progress(request: ApiRequest, api: Context, who: Principal, number
     tags=["tasks"],
     summary="Get the result",
 )
-async def get_result(request: ApiRequest, api: Context, who: Principal, number: int) -> Response[ResultBody]:
+async def get_result(request: ApiRequest, api: Api, who: Who, number: Number) -> Response[ResultBody]:
     """200 with the result, 202 while there is none yet, 409 where the task failed or was cancelled."""
     task = await _read(request, api, who, number)
     if task.status not in FINAL:
@@ -257,7 +259,7 @@ async def get_result(request: ApiRequest, api: Context, who: Principal, number: 
 
 
 @get("/tasks/{task_id:str}/executions", **route("read", refusals=(404,)), tags=["tasks"], summary="List attempts")
-async def list_executions(api: Context, who: Principal, number: int) -> ExecutionList:
+async def list_executions(api: Api, who: Who, number: Number) -> ExecutionList:
     """The ended attempts of a task, in their order, with errors and tracebacks."""
     await _check_task(api, who, number)
     return ExecutionList(await api.operations.get_executions(number))
@@ -269,7 +271,7 @@ async def list_executions(api: Context, who: Principal, number: int) -> Executio
     tags=["tasks"],
     summary="Read the log",
 )
-async def list_logs(api: Context, who: Principal, number: int, wanted: LogsQuery) -> LogList:
+async def list_logs(api: Api, who: Who, number: Number, wanted: NamedDependency[LogsQuery]) -> LogList:
     """What a task logged, in order of arrival."""
     await _check_task(api, who, number)
     lines = await api.operations.get_logs(number, wanted.after, wanted.limit)

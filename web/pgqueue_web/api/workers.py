@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 from litestar import get
+from litestar.di import NamedDependency
 
-from pgqueue.models import Principal, WorkerInfo
 from pgqueue_web.bodies import AuditList, PageQuery, WorkerList
-from pgqueue_web.context import Context
-from pgqueue_web.routes import route
+from pgqueue_web.routes import Api, Who, route
+
+if TYPE_CHECKING:
+    from pgqueue.models import Principal, WorkerInfo
 
 __all__ = ["HANDLERS"]
 
 
 @get("/workers", **route("read"), tags=["workers"], summary="List workers")
-async def list_workers(api: Context, who: Principal) -> WorkerList:
+async def list_workers(api: Api, who: Who) -> WorkerList:
     """Each process with its queues, slots and heartbeat; for a key that is limited to queues only what serves those."""
     return WorkerList(
         [shown for info in await api.operations.list_workers() if (shown := _shown(info, who)) is not None]
@@ -30,7 +34,7 @@ def _shown(info: WorkerInfo, who: Principal) -> WorkerInfo | None:
 
 
 @get("/audit-log", **route("admin", query=PageQuery), tags=["server"], summary="Read the audit log")
-async def list_audit(api: Context, wanted: PageQuery) -> AuditList:
+async def list_audit(api: Api, wanted: NamedDependency[PageQuery]) -> AuditList:
     """Who did what, newest first."""
     entries = await api.access.list_audit(wanted.limit, wanted.before)
     return AuditList(entries, entries[-1].id if len(entries) == wanted.limit else None)
