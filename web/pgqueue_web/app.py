@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import msgspec
-from litestar import Litestar, Router
+from litestar import Litestar, Response, Router, route
 from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
 from litestar.di import Provide
@@ -18,8 +19,12 @@ from pgqueue_web.context import Context  # noqa: TC001 - litestar reads the prov
 from pgqueue_web.edge import SLASH, Edge
 from pgqueue_web.guard import authorize, check_routes, provide_principal
 from pgqueue_web.requests import ApiRequest, provide_task_id
+from pgqueue_web.routes import route as describe
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from litestar.handlers import HTTPRouteHandler
     from litestar.types import ASGIApp
 
 __all__ = ["create_app"]
@@ -35,7 +40,7 @@ def create_app(context: Context) -> ASGIApp:
     def provide_context() -> Context:
         return context
 
-    api = Router("/api/v1", route_handlers=[*HANDLERS, documents.get_document, documents.get_page])
+    api = Router("/api/v1", route_handlers=[*HANDLERS, *_options(HANDLERS), documents.get_document, documents.get_page])
     app = Litestar(
         [api, documents.ASSETS, *health.HANDLERS, metrics.get_metrics],
         request_class=ApiRequest,
@@ -63,6 +68,24 @@ def create_app(context: Context) -> ASGIApp:
     check_routes(app.routes)
     app.state.document = msgspec.json.encode(documents.document_of(app))
     return Edge(app, context.settings.api_receive_s)
+
+
+def _options(handlers: list[HTTPRouteHandler]) -> Iterator[HTTPRouteHandler]:
+    """Yield what answers OPTIONS with all methods of a path: litestar's own forgets those that came later."""
+    methods: defaultdict[str, set[str]] = defaultdict(set)
+    for handler in handlers:
+        for path in handler.paths:
+            methods[path] |= {"OPTIONS", *handler.http_methods}
+    for path, found in methods.items():
+        yield _option(path, ", ".join(sorted(found)))
+
+
+def _option(path: str, allowed: str) -> HTTPRouteHandler:
+    @route(path, http_method=["OPTIONS"], status_code=204, include_in_schema=False, **describe(None))
+    async def answer_options() -> Response[None]:
+        return Response(None, headers={"Allow": allowed})
+
+    return answer_options
 
 
 def _name(parameter: str) -> object:

@@ -394,7 +394,7 @@ class TaskQuery(Body):
     page: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
     page_size: Annotated[int, Meta(ge=1, le=500)] = 20
     cursor: Annotated[
-        Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,40}$")] | None,
+        Annotated[str, Meta(pattern=r"^[0-7][0-9a-v]{12}$")] | None,
         Meta(description="next_cursor of a page; page is ignored"),
     ] = None
 

@@ -11,7 +11,7 @@ import msgspec
 from litestar import Request
 from litestar.datastructures import State
 
-from pgqueue.errors import InvalidInput, TaskNotFound
+from pgqueue.errors import TaskNotFound
 from pgqueue_web.problems import Fault, HttpError, pointer_of
 
 if TYPE_CHECKING:
@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 
     from litestar.connection import ASGIConnection
 
-__all__ = ["ApiRequest", "preferred_wait", "provide_task_id", "query_of"]
+__all__ = ["ApiRequest", "idempotency_key", "preferred_wait", "provide_task_id", "query_of", "read_query"]
 
 S = TypeVar("S", bound=msgspec.Struct)
 DEEPEST = 100
+FREE = ("payload", "metadata")
 WHERE = re.compile(r"(?P<message>.*?)(?: - at `(?P<path>.*)`)?$", re.DOTALL)
 INTEGER = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 WAIT = re.compile(r"\bwait\s*=\s*\"?(\d{1,4})\"?", re.ASCII | re.IGNORECASE)
+IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 LONGEST_WAIT_S = 60
 JSON_HINT = "send JSON in UTF-8 with Content-Type: application/json"
 
@@ -51,7 +53,7 @@ class ApiRequest(Request[Any, Any, State]):
 def decoded(body: bytes, kind: type[S]) -> S:
     """Decode a body. Raises HttpError: 400 for what is no JSON, 422 for JSON that does not fit."""
     try:
-        found = msgspec.json.decode(body, type=kind)
+        found = _fitted(body, kind)
     except msgspec.ValidationError as error:
         fault = fault_of(error)
         raise HttpError(422, f"{fault.pointer or 'the body'}: {fault.message}", faults=[fault]) from None
@@ -62,6 +64,25 @@ def decoded(body: bytes, kind: type[S]) -> S:
     if body.count(b"[") + body.count(b"{") > DEEPEST:
         _check_depth(found)
     return found
+
+
+def _fitted(body: bytes, kind: type[S]) -> S:
+    """Decode; in JSON 3.0 is a whole number too, which msgspec takes for a float."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        if "got `float`" not in str(error):
+            raise
+        return msgspec.convert(_whole(msgspec.json.decode(body)), kind)
+
+
+def _whole(value: Any) -> Any:  # noqa: ANN401 - any JSON
+    """Turn whole floats into integers, except in what is the user's own."""
+    if isinstance(value, dict):
+        return {key: item if key in FREE else _whole(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def fault_of(error: msgspec.ValidationError, location: str = "body") -> Fault:
@@ -143,9 +164,9 @@ def preferred_wait(request: ApiRequest) -> float | None:
 
 
 def idempotency_key(request: ApiRequest) -> str | None:
-    """Return the Idempotency-Key. Raises InvalidInput for an empty one, or one that is longer than 255 characters."""
+    """Return the Idempotency-Key. Raises HttpError for one that is empty, too long or no visible ASCII."""
     key = request.headers.get("idempotency-key")
-    if key is not None and not 1 <= len(key) <= 255:
-        msg = "Idempotency-Key: an idempotency key has 1 to 255 characters"
-        raise InvalidInput(msg, detail={"field": "Idempotency-Key"}, hint="use a UUID")
+    if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):
+        fault = Fault("Idempotency-Key", "an idempotency key has 1 to 255 visible characters of ASCII", "header")
+        raise HttpError(422, f"Idempotency-Key: {fault.message}", faults=[fault], hint="use a UUID")
     return key
