@@ -225,6 +225,7 @@ _REFUSED = {
     "22003": "a number is out of range",
     "22007": "a date or time cannot be read",
     "22008": "a date or time is out of range",
+    "22009": "a time zone is out of range",
     "22021": "a text holds a character that PostgreSQL cannot store",
     "22P02": "a value cannot be read as its type",
     "22P05": "a text holds \\u0000, which PostgreSQL cannot store",

@@ -91,20 +91,26 @@ def raw(api: Server) -> Callable[[bytes], Any]:
 
     async def send(*chunks: bytes, pause: float = 0.0) -> bytes:
         reader, writer = await asyncio.open_connection(host, int(port))
+        reading = asyncio.create_task(_all_of(reader))
         with contextlib.suppress(ConnectionError):
             for chunk in chunks:
                 writer.write(chunk)
                 await writer.drain()
                 await asyncio.sleep(pause)
-        answer = b""
-        with contextlib.suppress(TimeoutError, ConnectionError):
-            async with asyncio.timeout(DEADLINE_S):
-                while chunk := await reader.read(65536):
-                    answer += chunk
+        answer = await reading
         writer.close()
         return answer
 
     return send
+
+
+async def _all_of(reader: asyncio.StreamReader) -> bytes:
+    answer = b""
+    with contextlib.suppress(TimeoutError, ConnectionError):
+        async with asyncio.timeout(DEADLINE_S):
+            while chunk := await reader.read(65536):
+                answer += chunk
+    return answer
 
 
 class Running:

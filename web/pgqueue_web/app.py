@@ -36,11 +36,16 @@ EXPOSED = ["Idempotency-Replayed", "Location", "Preference-Applied", "Retry-Afte
 
 def create_app(context: Context) -> ASGIApp:
     """Return the ASGI app; `context` is started and ended by whoever serves it."""
+    return Edge(litestar_app(context), context.settings.api_receive_s)
+
+
+def litestar_app(context: Context) -> Litestar:
+    """Return the app without its outermost layer."""
 
     def provide_context() -> Context:
         return context
 
-    api = Router("/api/v1", route_handlers=[*HANDLERS, *_options(HANDLERS), documents.get_document, documents.get_page])
+    api = Router("/api/v1", route_handlers=[*_options(HANDLERS), *HANDLERS, documents.get_document, documents.get_page])
     app = Litestar(
         [api, documents.ASSETS, *health.HANDLERS, metrics.get_metrics],
         request_class=ApiRequest,
@@ -67,7 +72,7 @@ def create_app(context: Context) -> ASGIApp:
     )
     check_routes(app.routes)
     app.state.document = msgspec.json.encode(documents.document_of(app))
-    return Edge(app, context.settings.api_receive_s)
+    return app
 
 
 def _options(handlers: list[HTTPRouteHandler]) -> Iterator[HTTPRouteHandler]:

@@ -55,12 +55,12 @@ class Context:
         self.access = AccessService(db)
         self.origins = frozenset(origin.strip() for origin in db.settings.api_cors_origins.split(",") if origin.strip())
         self.stopping = asyncio.Event()
-        self.hub = hub_of(db)
-        self.feed = Feed(db, self.hub)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
         """Start listening."""
+        self.hub = hub_of(self.db)
+        self.feed = Feed(self.db, self.hub)
         await self.hub.start()
         self._tasks = [asyncio.create_task(self._upkeep())]
         return self

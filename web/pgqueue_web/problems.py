@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import structlog
 from litestar import Response
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, ValidationException
 
 from pgqueue import errors
 
@@ -70,6 +70,15 @@ BY_ERROR: dict[type[errors.PgqueueError], Kind] = {
     errors.PgqueueError: Kind(500, "internal-error", "Something went wrong in the server"),
 }
 """The problems of pgqueue's own errors; a class that is not listed has that of its base."""
+
+HINTS: dict[type[errors.PgqueueError], str] = {
+    errors.QueueNotFound: "create it: POST /api/v1/queues",
+    errors.TaskNotFound: "ids come from submits and lists; what ended long ago may have been cleaned up",
+    errors.ScheduleNotFound: "GET /api/v1/scheduled-tasks lists those that there are",
+    errors.DuplicateTask: "wait for its end, use another key or name, or say on_conflict: return or replace",
+    errors.SchemaMismatch: "run pgqueue migrate",
+}
+"""What to do, in terms of HTTP, where the database speaks of SQL."""
 
 HIDDEN = {500, 503}
 """Statuses whose messages tell of the inside, and are for the log."""
@@ -148,7 +157,9 @@ def answer(request: Request[Any, Any, Any], error: errors.PgqueueError) -> Respo
 
 def answer_http(request: Request[Any, Any, Any], error: HttpError | HTTPException) -> Response[Problem]:
     """Answer with an error of HTTP: no such path, method, media type; a body that is too large or cannot be read."""
-    if isinstance(error, HTTPException):
+    if isinstance(error, ValidationException):
+        error = HttpError(400, "the body is missing", hint="send JSON with Content-Type: application/json")
+    elif isinstance(error, HTTPException):
         hint = "the OpenAPI document at /api/v1/openapi.json lists paths and methods"
         error = HttpError(error.status_code, error.detail, hint=hint, headers=error.headers)
     title = HTTPStatus(error.status).phrase
@@ -186,9 +197,7 @@ def _sentence(error: errors.PgqueueError) -> str:
 
 
 def _hint(error: errors.PgqueueError, *, hidden: bool) -> str | None:
-    if not hidden:
-        return error.hint
-    return "run pgqueue migrate" if isinstance(error, errors.SchemaMismatch) else "try again later; the log says more"
+    return HINTS.get(type(error)) or ("try again later; the log says more" if hidden else error.hint)
 
 
 def _field(error: errors.PgqueueError) -> str | None:

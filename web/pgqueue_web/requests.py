@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from types import UnionType
 from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin
 
@@ -63,6 +64,20 @@ def decoded(body: bytes, kind: type[S]) -> S:
         raise _too_deep("the body") from None
     if body.count(b"[") + body.count(b"{") > DEEPEST:
         _check_depth(found)
+    return in_utc(found)
+
+
+def in_utc(found: S) -> S:
+    """Turn the moments of a struct into UTC: PostgreSQL does not know all zones that RFC 3339 allows."""
+    for name in found.__struct_fields__:
+        value = getattr(found, name)
+        if isinstance(value, datetime):
+            with contextlib.suppress(OverflowError):
+                setattr(found, name, value.astimezone(UTC))
+        elif isinstance(value, list):
+            for item in value:
+                if isinstance(item, msgspec.Struct):
+                    in_utc(item)
     return found
 
 
@@ -130,7 +145,7 @@ def read_query(kind: type[S], connection: ASGIConnection[Any, Any, Any, Any]) ->
             raise _bad_query(name, f"{name} is given twice", "give it once")
         given[name] = int(text) if types[name] is int and INTEGER.fullmatch(text) else text
     try:
-        return msgspec.convert(given, kind)
+        return in_utc(msgspec.convert(given, kind))
     except msgspec.ValidationError as error:
         fault = fault_of(error, "query")
         fault = Fault(fault.pointer.removeprefix("/"), fault.message, "query")

@@ -42,6 +42,7 @@ class Server:
         self._host = host or db.settings.api_host
         self._socket = _bound(self._host, db.settings.api_port if port is None else port)
         self._uvicorn: _Uvicorn | None = None
+        self.context = Context(db, is_open=self.is_local)
 
     @property
     def url(self) -> str:
@@ -59,7 +60,7 @@ class Server:
 
         Raises ConfigurationError where others could reach it and there is no key.
         """
-        async with Context(self._db, is_open=self.is_local) as context:
+        async with self.context as context:
             await self._check_keys(context)
             server = self._uvicorn = _Uvicorn(self._config(context), context.stopping)
             ready()

@@ -128,7 +128,7 @@ async def _one(api: Context, name: str, conn: object = None) -> QueueBody:
     info = await _find(api, name, conn)
     if info is None:
         msg = f"there is no queue {name!r}"
-        raise QueueNotFound(msg, detail={"queue": name}, hint="create it: POST /api/v1/queues", sqlstate="QU101")
+        raise QueueNotFound(msg, detail={"queue_name": name}, sqlstate="QU101")
     return _body(info)
 
 

@@ -67,14 +67,15 @@ async def create_scheduled_task(
     return await do_once(request, api, who, "schedule.create", work)
 
 
-async def _refuse_foreign(api: Context, who: Principal, name: str, conn: object) -> None:
+async def _refuse_foreign(api: Context, who: Principal, name: str, conn: Any) -> None:  # noqa: ANN401 - psycopg's
     """Raise DuplicateTask for the name of a schedule that this principal may not see, let alone replace."""
     try:
-        found = await api.scheduler.get_scheduled_task(name, conn=conn)
+        async with conn.transaction():
+            found = await api.scheduler.get_scheduled_task(name, conn=conn)
     except ScheduleNotFound:
         return
     if not who.may_touch(found.queue_name):
-        raise DuplicateTask("the name belongs to a schedule that this key is not for", hint="choose another name")
+        raise DuplicateTask("the name belongs to a schedule that this key is not for")
 
 
 @get(PATH, **route("read", refusals=(404,)), tags=["scheduled tasks"], summary="Get a schedule")

@@ -80,8 +80,7 @@ async def _live_task(api: Context, who: Principal, task: Task, doing: Action) ->
     """Return the task that holds the unique key as far as this principal may see it. Raises DuplicateTask."""
     queue_name = await api.access.task_queue(task.task_id, conn=doing.conn)
     if not who.may_touch(queue_name):
-        hint = "use another key, or wait until that task has ended"
-        raise DuplicateTask("a live task of a queue that this key is not for holds the unique key", hint=hint)
+        raise DuplicateTask("a live task of a queue that this key is not for holds the unique key")
     return await api.operations.get_task(task.task_id, conn=doing.conn) if who.has_scope("read") else task
 
 
@@ -173,8 +172,7 @@ async def _read(request: ApiRequest, api: Context, who: Principal, task_id: int)
 def _check_visible(who: Principal, task_id: int, queue_name: str) -> None:
     """Raise TaskNotFound, word for word as the database does, for a task of a queue that the key is not for."""
     if not who.may_touch(queue_name):
-        hint = "It may have been cleaned up; pgqueue.all_tasks shows what is kept."
-        raise TaskNotFound(f"there is no task {task_id}", detail={"task_id": task_id}, hint=hint)
+        raise TaskNotFound(f"there is no task {task_id}", detail={"task_id": task_id}, sqlstate="QU102")
 
 
 async def _check_task(api: Context, who: Principal, task_id: int, conn: object = None) -> None:
