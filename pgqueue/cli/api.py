@@ -68,7 +68,8 @@ def make_server(database: Database, host: str | None, port: int | None) -> Serve
         from pgqueue_web import Server
     except ModuleNotFoundError as error:
         msg = f"the HTTP interface is not installed: {error.name} is missing"
-        raise ConfigurationError(msg, hint="install it: pip install 'pgqueue[web]'") from error
+        hint = "install it: pip install 'pgqueue[web]'"
+        raise ConfigurationError(msg, detail={"missing": error.name}, hint=hint) from error
     return Server(database, host, port)
 
 

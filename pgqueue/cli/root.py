@@ -12,7 +12,7 @@ from pgqueue.cli.base import CONTEXT, LazyGroup, database_option, output_option
 from pgqueue.cli.failures import run_command
 
 COMMANDS = {
-    "up": ("pgqueue.cli.up", "Start all that is needed: database, schema, worker."),
+    "up": ("pgqueue.cli.up", "Start all that is needed: database, schema, worker, HTTP interface."),
     "worker": ("pgqueue.cli.worker", "Run the tasks of a queue service."),
     "api": ("pgqueue.cli.api", "Serve the HTTP interface."),
     "migrate": ("pgqueue.cli.migrate", "Bring the database's schema up to this release."),

@@ -45,18 +45,8 @@ async def db(web_settings: Settings) -> AsyncIterator[Database]:
 async def serving(db: Database, host: str = "127.0.0.1") -> AsyncIterator[Server]:
     """Run a server in this loop."""
     server = Server(db, host, 0)
-    ready = asyncio.Event()
-    running = asyncio.create_task(server.run(handle_signals=False, ready=ready.set))
-    waiting = asyncio.create_task(ready.wait())
-    await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
-    if running.done():
-        await running
-    try:
+    async with server.beside():
         yield server
-    finally:
-        server.stop()
-        await running
 
 
 @pytest_asyncio.fixture

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import msgspec
 from litestar import Response, get
 
-from pgqueue.errors import PgqueueError
+from pgqueue.errors import PgqueueError, SchemaMismatch
 from pgqueue_web.routes import Api, route
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from pgqueue_web.context import Context
 
 __all__ = ["HANDLERS"]
 
@@ -40,20 +40,22 @@ async def get_health() -> Health:
 @get("/readyz", **route(None, answers={503: Readiness}), tags=["server"], summary="Whether it can work")
 async def get_readiness(api: Api) -> Response[Readiness]:
     """200 with database, schema and listener in order, else 503 with what is not."""
-    database = await _check(api.operations.clock, "cannot be reached")
-    schema = await _check(api.operations.check_schema, "run: pgqueue migrate") if database == "ok" else "unknown"
+    database, schema = await _check(api)
     listener = "ok" if api.hub.is_alive else "notifications do not get through; streams look for themselves"
     ready = database == schema == listener == "ok" and not api.stopping.is_set()
     body = Readiness("ready" if ready else "not ready", database, schema, listener)
     return Response(body, status_code=200 if ready else 503, headers={} if ready else {"Retry-After": "2"})
 
 
-async def _check(ask: Callable[[], Awaitable[object]], trouble: str) -> str:
+async def _check(api: Context) -> tuple[str, str]:
+    """Tell how database and schema are."""
     try:
-        await ask()
+        await api.operations.check_schema()
+    except SchemaMismatch:
+        return "ok", "run: pgqueue migrate"
     except PgqueueError:
-        return trouble
-    return "ok"
+        return "cannot be reached", "unknown"
+    return "ok", "ok"
 
 
 HANDLERS = [get_health, get_readiness]

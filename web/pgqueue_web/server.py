@@ -17,7 +17,7 @@ from pgqueue_web.app import create_app
 from pgqueue_web.context import Context
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from pgqueue.database import Database
 
@@ -66,6 +66,22 @@ class Server:
             ready()
             with _signals(self.stop) if handle_signals else contextlib.nullcontext():
                 await server.serve(sockets=[self._socket])
+
+    @contextlib.asynccontextmanager
+    async def beside(self) -> AsyncIterator[None]:
+        """Serve while the block runs, which takes care of signals. Raises what `run` raises."""
+        ready = asyncio.Event()
+        running = asyncio.create_task(self.run(handle_signals=False, ready=ready.set))
+        waiting = asyncio.create_task(ready.wait())
+        await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if running.done():
+            await running
+        try:
+            yield
+        finally:
+            self.stop()
+            await running
 
     def stop(self) -> None:
         """Let `run` return within some seconds; at once when it is said again."""
