@@ -42,7 +42,7 @@ pgqueue.get_progress(bigint)
 to pgqueue_submitter;
 
 grant select on all tables in schema pgqueue to pgqueue_reader, pgqueue_worker, pgqueue_admin;
-revoke select on pgqueue.api_keys, pgqueue.api_key_usage, pgqueue.idempotency_keys, pgqueue.audit_log
+revoke select on pgqueue.metric_totals, pgqueue.metric_attempts, pgqueue.api_keys, pgqueue.api_key_usage, pgqueue.idempotency_keys, pgqueue.audit_log
 from pgqueue_reader, pgqueue_worker, pgqueue_admin;
 grant execute on function
 pgqueue._now(),
@@ -132,5 +132,6 @@ pgqueue.audit(text, text, text, text, bigint, jsonb),
 pgqueue.list_audit(int, bigint),
 pgqueue.begin_idempotent(bigint, text, bytea, double precision),
 pgqueue.keep_answer(bigint, text, int, text, text),
-pgqueue.forget_access(interval)
+pgqueue.forget_access(interval),
+pgqueue.metrics()
 to pgqueue_admin;

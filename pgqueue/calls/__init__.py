@@ -14,6 +14,7 @@ from pgqueue.calls.access import (
     keep_answer,
     list_api_keys,
     list_audit,
+    metrics,
     revoke_api_key,
     task_queue,
 )
@@ -149,6 +150,7 @@ __all__ = [
     "list_tasks",
     "list_workers",
     "maintain",
+    "metrics",
     "notify",
     "overview",
     "partition_rows",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pgqueue.calls.call import Call, Row, json_of, nothing, task_key, utc, value
-from pgqueue.models import ApiKey, AuditEntry, KeptAnswer, Principal, check_number, check_text, check_time
+from pgqueue.models import ApiKey, AuditEntry, KeptAnswer, Metrics, Principal, check_number, check_text, check_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,6 +23,7 @@ __all__ = [
     "keep_answer",
     "list_api_keys",
     "list_audit",
+    "metrics",
     "revoke_api_key",
     "task_queue",
 ]
@@ -137,6 +138,11 @@ def keep_answer(actor_id: int, idempotency_key: str, answer: KeptAnswer) -> Call
 def forget_access(audit_age: timedelta) -> Call[int]:
     """pgqueue.forget_access."""
     return Call("select pgqueue.forget_access(%s::interval)", (audit_age,), value)
+
+
+def metrics() -> Call[Metrics]:
+    """pgqueue.metrics."""
+    return Call("select pgqueue.metrics()::text", (), lambda rows: msgspec.json.decode(rows[0][0], type=Metrics))
 
 
 def task_queue(task_id: int) -> Call[str]:

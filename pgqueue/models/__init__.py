@@ -1,6 +1,6 @@
 """What goes in and comes out: msgspec structs, and how payloads and results become JSON."""
 
-from pgqueue.models.access import ApiKey, AuditEntry, KeptAnswer, Principal, Scope
+from pgqueue.models.access import ApiKey, AuditEntry, KeptAnswer, Metrics, MetricTotal, Principal, QueueDepth, Scope
 from pgqueue.models.encoding import check_number, check_text, check_time, encode_payload, encode_result
 from pgqueue.models.schedules import (
     DueSchedule,
@@ -38,6 +38,8 @@ __all__ = [
     "Execution",
     "KeptAnswer",
     "LogLine",
+    "MetricTotal",
+    "Metrics",
     "Missed",
     "OnConflict",
     "Orders",
@@ -45,6 +47,7 @@ __all__ = [
     "Principal",
     "Priority",
     "QueueConfig",
+    "QueueDepth",
     "QueueInfo",
     "QueueStats",
     "ScheduleTick",

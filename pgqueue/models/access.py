@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-__all__ = ["ApiKey", "AuditEntry", "KeptAnswer", "Principal", "Scope"]
+__all__ = ["ApiKey", "AuditEntry", "KeptAnswer", "MetricTotal", "Metrics", "Principal", "QueueDepth", "Scope"]
 
 Scope = Literal["read", "submit", "manage", "admin"]
 
@@ -64,3 +64,43 @@ class KeptAnswer(msgspec.Struct, frozen=True):
     status: int
     location: str | None
     body: str
+
+
+class MetricTotal(msgspec.Struct, frozen=True):
+    """Tasks of a queue and type that ended in one way, or were submitted. Times in microseconds."""
+
+    queue_name: str
+    task_type: str
+    outcome: str
+    tasks: int
+    run_us: float
+    wait_us: float
+    run_buckets: list[int]
+    """Up to each of the bounds, then all."""
+    wait_buckets: list[int]
+
+
+class QueueDepth(msgspec.Struct, frozen=True):
+    """What waits and runs in a queue."""
+
+    queue_name: str
+    pending: int
+    scheduled: int
+    blocked: int
+    running: int
+    oldest_pending_age_s: float
+
+
+class Metrics(msgspec.Struct, frozen=True):
+    """All that Prometheus is told of the database. Times in seconds."""
+
+    bounds: list[float]
+    totals: list[MetricTotal]
+    retries: int
+    rescued: int
+    queues: list[QueueDepth]
+    slots: int
+    slots_busy: int
+    schedule_lag: float
+    dead_tuples: dict[str, int]
+    oldest_transaction: float

@@ -107,6 +107,7 @@ class AccessService:
     list_api_keys = async_method(calls.list_api_keys)
     has_api_keys = async_method(calls.has_api_keys)
     list_audit = async_method(calls.list_audit)
+    metrics = async_method(calls.metrics)
     forget_access = async_method(calls.forget_access)
 
 

@@ -92,3 +92,41 @@ comment on column pgqueue.idempotency_keys.status is 'The HTTP status of the ans
 comment on column pgqueue.idempotency_keys.location is 'Where the answer says that the new thing is.';
 comment on column pgqueue.idempotency_keys.body is 'The answer.';
 comment on column pgqueue.idempotency_keys.expires_at is 'Until when it is kept.';
+
+create table pgqueue.metric_totals (
+    queue_name text not null,
+    task_type text not null,
+    outcome text not null,
+    tasks bigint not null,
+    run_us numeric not null,
+    wait_us numeric not null,
+    run_buckets bigint[] not null,
+    wait_buckets bigint[] not null,
+    constraint metric_totals_key primary key (queue_name, task_type, outcome)
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
+
+comment on table pgqueue.metric_totals is 'The highest counters that were told to Prometheus: a retry by hand, a restart or a cleanup never lets one go back.';
+comment on column pgqueue.metric_totals.queue_name is 'The queue.';
+comment on column pgqueue.metric_totals.task_type is 'The type.';
+comment on column pgqueue.metric_totals.outcome is 'completed, failed or cancelled; submitted for those that came in.';
+comment on column pgqueue.metric_totals.tasks is 'How many.';
+comment on column pgqueue.metric_totals.run_us is 'Sum of the microseconds that their last attempts ran.';
+comment on column pgqueue.metric_totals.wait_us is 'Sum of the microseconds that these waited once they were due.';
+comment on column pgqueue.metric_totals.run_buckets is 'How many ran at most as long as each bound of pgqueue._metric_bounds(), and all that ran.';
+comment on column pgqueue.metric_totals.wait_buckets is 'The same of the waits.';
+
+create table pgqueue.metric_attempts (
+    is_only boolean primary key default true,
+    counted_before timestamptz not null default '-infinity',
+    retries bigint not null default 0,
+    rescued bigint not null default 0,
+    constraint metric_attempts_only check (is_only)
+) with (fillfactor = 20);
+
+insert into pgqueue.metric_attempts default values;
+
+comment on table pgqueue.metric_attempts is 'One row: the attempts that were counted for Prometheus.';
+comment on column pgqueue.metric_attempts.is_only is 'There is one row.';
+comment on column pgqueue.metric_attempts.counted_before is 'What ended before this moment is counted.';
+comment on column pgqueue.metric_attempts.retries is 'Attempts other than the first of their task.';
+comment on column pgqueue.metric_attempts.rescued is 'Attempts that were lost with their worker.';

@@ -13,7 +13,7 @@ from litestar.di import Provide
 from litestar.exceptions import HTTPException
 
 from pgqueue.errors import PgqueueError
-from pgqueue_web import documents, health, metrics, problems
+from pgqueue_web import documents, health, problems
 from pgqueue_web.api import HANDLERS
 from pgqueue_web.context import Context  # noqa: TC001 - litestar reads the provider's types
 from pgqueue_web.edge import SLASH, Edge
@@ -47,7 +47,7 @@ def litestar_app(context: Context) -> Litestar:
 
     api = Router("/api/v1", route_handlers=[*_options(HANDLERS), *HANDLERS, documents.get_document, documents.get_page])
     app = Litestar(
-        [api, documents.ASSETS, *health.HANDLERS, metrics.get_metrics],
+        [api, documents.ASSETS, *health.HANDLERS],
         request_class=ApiRequest,
         guards=[authorize],
         dependencies={

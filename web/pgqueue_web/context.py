@@ -14,6 +14,7 @@ from pgqueue.errors import DatabaseUnavailable, PgqueueError
 from pgqueue.listen import cancel_all, hub_of
 from pgqueue.services import AccessService, QueueOperations, SchedulerService, StateService
 from pgqueue_web.feed import Feed
+from pgqueue_web.metrics import Scrape
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -55,6 +56,7 @@ class Context:
         self.access = AccessService(db)
         self.origins = frozenset(origin.strip() for origin in db.settings.api_cors_origins.split(",") if origin.strip())
         self.stopping = asyncio.Event()
+        self.scrape = Scrape()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Whether the process lives, and whether it can do its work."""
+"""Whether the process lives, whether it can do its work, and figures of it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 from litestar import Response, get
+from prometheus_client import CONTENT_TYPE_LATEST
 
-from pgqueue.errors import PgqueueError, SchemaMismatch
-from pgqueue_web.routes import Api, route
+from pgqueue.errors import Forbidden, PgqueueError, SchemaMismatch
+from pgqueue_web.routes import Api, Who, route
 
 if TYPE_CHECKING:
     from pgqueue_web.context import Context
@@ -58,4 +59,12 @@ async def _check(api: Context) -> tuple[str, str]:
     return "ok", "ok"
 
 
-HANDLERS = [get_health, get_readiness]
+@get("/metrics", **route("read"), tags=["server"], summary="Metrics for Prometheus", media_type="text/plain")
+async def get_metrics(api: Api, who: Who) -> Response[bytes]:
+    """Counters, gauges and histograms in Prometheus' text format; at most 5 seconds old."""
+    if who.queues is not None:
+        raise Forbidden("metrics are over all queues, and this key is limited to some", hint="use a key for all queues")
+    return Response(await api.scrape.text(api), media_type=CONTENT_TYPE_LATEST)
+
+
+HANDLERS = [get_health, get_readiness, get_metrics]
