@@ -36,6 +36,7 @@ def create_api_key(  # noqa: PLR0913 - as in SQL
     selector: str,
     secret_hash: bytes,
     scopes: Sequence[str],
+    *,
     queues: Sequence[str] | None = None,
     rate_limit: int | None = None,
     expires_at: datetime | None = None,
@@ -118,7 +119,13 @@ def list_audit(limit: int = 100, before_id: int | None = None) -> Call[list[Audi
         "from pgqueue.list_audit(%s::int, %s::bigint)"
     )
     parameters = (limit, None if before_id is None else task_key(before_id))
-    return Call(sql, parameters, lambda rows: [AuditEntry(*row[:8], json_of(row[8])) for row in rows])
+    return Call(sql, parameters, lambda rows: [_entry(row) for row in rows])
+
+
+def _entry(row: Row) -> AuditEntry:
+    number, happened_at, actor, key_id, database_user, action, target, outcome, detail = row
+    moment = utc(happened_at) or happened_at
+    return AuditEntry(number, moment, actor, key_id, database_user, action, target, outcome, json_of(detail))
 
 
 def begin_idempotent(actor_id: int, idempotency_key: str, request_hash: bytes) -> Call[KeptAnswer | None]:

@@ -16,9 +16,8 @@ from pgqueue.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pgqueue_web import Server
-
     from pgqueue.database import Database
+    from pgqueue_web import Server
 
 F = TypeVar("F", bound="Callable[..., Any]")
 

@@ -19,9 +19,8 @@ from pgqueue.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from pgqueue_web import Server
-
     from pgqueue.database import Database
+    from pgqueue_web import Server
 
 
 @click.command()

@@ -53,7 +53,9 @@ class AccessService:
         """
         selector = secrets.token_hex(6)
         key = f"pgq_{selector}_{secrets.token_urlsafe(32)}"
-        call = calls.create_api_key(name, selector, _hash(key), scopes, queues, rate_limit, expires_at)
+        call = calls.create_api_key(
+            name, selector, _hash(key), scopes, queues=queues, rate_limit=rate_limit, expires_at=expires_at
+        )
         return NewKey(await self.db.run(call), key)
 
     async def authenticate(self, key: str | None, scope: Scope, *, is_open: bool = False) -> Principal:

@@ -118,7 +118,7 @@ begin
         raise exception using errcode = 'QU602',
             message = format('this key lacks the scope %s', p_scope),
             detail = jsonb_build_object('scope', p_scope, 'scopes', v_key.scopes),
-            hint = format('Use a key that was made with --scope %s.', p_scope);
+            hint = format('Use a key that has the scope %s: pgqueue key create gives scopes.', p_scope);
     end if;
     if v_key.rate_limit is not null then
         perform pgqueue._pay(v_key.id, v_key.rate_limit);

@@ -30,9 +30,10 @@ as $$ select array_agg(greatest(h.one, h.other) order by h.nr) from unnest(p_one
 comment on function pgqueue._highest(bigint[], bigint[]) is 'The higher one of each pair.';
 
 create or replace function pgqueue._count_finished() returns void
-language sql volatile
+language plpgsql volatile
 set jit = off
 as $$
+begin
     with ended as materialized (
         select e.* from pgqueue._ended('-infinity', 'infinity', 'day') e
     ),
@@ -77,16 +78,17 @@ as $$
         wait_us = greatest(m.wait_us, excluded.wait_us),
         run_buckets = pgqueue._highest(m.run_buckets, excluded.run_buckets),
         wait_buckets = pgqueue._highest(m.wait_buckets, excluded.wait_buckets)
-    where m.tasks < excluded.tasks or m.run_us < excluded.run_us or m.wait_us < excluded.wait_us
-$$;
+    where m.tasks < excluded.tasks or m.run_us < excluded.run_us or m.wait_us < excluded.wait_us;
+end $$;
 
 comment on function pgqueue._count_finished() is 'Brings metric_totals up to now.';
 
 -- Up to the mark of the statistics: before it nothing ends any more.
 create or replace function pgqueue._count_attempts() returns void
-language sql volatile
+language plpgsql volatile
 set jit = off
 as $$
+begin
     update pgqueue.metric_attempts m
     set counted_before = c.up_to, retries = m.retries + c.retries, rescued = m.rescued + c.rescued
     from (
@@ -98,8 +100,8 @@ as $$
         left join pgqueue.executions e on e.finished_at >= o.counted_before and e.finished_at < s.folded_before
         group by s.folded_before
     ) c
-    where m.counted_before < c.up_to
-$$;
+    where m.counted_before < c.up_to;
+end $$;
 
 comment on function pgqueue._count_attempts() is 'Brings metric_attempts up to the mark of the statistics.';
 

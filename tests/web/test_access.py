@@ -12,7 +12,6 @@ import pytest_asyncio
 from litestar.routes import HTTPRoute
 
 from pgqueue.errors import ConfigurationError, InvalidInput, KeyNotFound
-from pgqueue_web import Server
 from pgqueue_web.app import litestar_app
 from tests.web.conftest import DEADLINE_S, serving, stream
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
     from pgqueue import Database
     from pgqueue.services import AccessService
+    from pgqueue_web import Server
 
     Connection = psycopg.Connection[Any]
 
@@ -177,6 +177,9 @@ async def test_a_key_for_queues_sees_and_touches_only_those(keys: Keys) -> None:
     ]
     assert [answer.status_code for answer in refused] == [403] * len(refused)
 
+    for path in ("/tasks/statistics", "/scheduler/stats", f"{keys.url}/metrics"):
+        assert (await client.get(path)).status_code == 403
+
     assert (await client.get("/scheduled-tasks")).json()["scheduled_tasks"] == []
     assert (await client.delete("/scheduled-tasks/tick")).status_code == 404
     replaced = {**schedule, "queue_name": "mine", "on_conflict": "replace"}
@@ -269,7 +272,7 @@ async def test_each_change_is_written_down_with_who_did_it(keys: Keys) -> None:
         ("DELETE", "/scheduled-tasks/s", None),
     ]
     for method, path, body in changes:
-        await ann.request(method, path, **({} if body is None else {"json": body}))
+        await (ann.request(method, path) if body is None else ann.request(method, path, json=body))
     entries = (await admin.get("/audit-log?limit=1000")).json()["entries"]
     written = entries[: len(entries) - before][::-1]
     assert {entry["actor"] for entry in written} == {"ann"}

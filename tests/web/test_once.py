@@ -64,7 +64,7 @@ async def test_an_expired_key_is_free_again(web: httpx.AsyncClient, conn: psycop
 
 @pytest.mark.parametrize("key", ["", "a b", "ä", "x" * 256])
 async def test_a_key_that_is_none_is_refused(web: httpx.AsyncClient, key: str) -> None:
-    answer = await web.post("/tasks", json=TASK, headers=[(b"idempotency-key", key.encode())])  # type: ignore[arg-type]
+    answer = await web.post("/tasks", json=TASK, headers=[(b"idempotency-key", key.encode())])
     assert (answer.status_code, answer.json()["errors"][0]["in"]) == (422, "header")
 
 

@@ -76,7 +76,7 @@ async def test_a_body_that_does_not_fit_is_refused_with_the_place(web: httpx.Asy
 
 
 async def test_a_task_of_a_batch_is_named_by_its_place(web: httpx.AsyncClient) -> None:
-    tasks = {"tasks": [{"task_type": "a"}, {"task_type": "a", "payload": "\x00"}]}
+    tasks: Any = {"tasks": [{"task_type": "a"}, {"task_type": "a", "payload": "\x00"}]}
     found = problem(await web.post("/tasks/batch", json=tasks), 422)
     assert found["errors"][0]["pointer"] == "/tasks/1/payload"
     tasks = {"tasks": [{"task_type": "a"}, {"task_type": "a", "timeout": 0}]}
@@ -147,10 +147,10 @@ async def test_a_full_queue_is_429_with_retry_after(web: httpx.AsyncClient) -> N
 async def test_a_schema_that_is_gone_is_503_and_what_is_unforeseen_500_without_a_word_of_the_inside(
     web: httpx.AsyncClient, conn: psycopg.Connection[Any]
 ) -> None:
+    outs = "task_id bigint, status text, progress int, message text, step text, completed_steps int, total_steps int"
     conn.execute(
-        "create or replace function pgqueue.get_progress(p_id bigint, out task_id bigint, out status text, out progress int,"
-        " out message text, out step text, out completed_steps int, out total_steps int, out updated_at timestamptz)"
-        " returns setof record language plpgsql as $$ begin perform 1 / 0; end $$"
+        f"create or replace function pgqueue.get_progress(p_id bigint) returns table ({outs}, updated_at timestamptz)"
+        " language plpgsql as $$ begin perform 1 / 0; end $$"
     )
     found = problem(await web.get("/tasks/1/progress"), 500)
     assert found["detail"] == "Something went wrong in the server."

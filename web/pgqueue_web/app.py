@@ -22,14 +22,13 @@ from pgqueue_web.requests import ApiRequest, provide_task_id
 from pgqueue_web.routes import route as describe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from litestar.handlers import HTTPRouteHandler
     from litestar.types import ASGIApp
 
 __all__ = ["create_app"]
 
-METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 HEADERS = ["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer"]
 EXPOSED = ["Idempotency-Replayed", "Location", "Preference-Applied", "Retry-After"]
 
@@ -93,7 +92,7 @@ def _option(path: str, allowed: str) -> HTTPRouteHandler:
     return answer_options
 
 
-def _name(parameter: str) -> object:
+def _name(parameter: str) -> Callable[[ApiRequest], str]:
     """Return a provider of a name from the path, with the slashes that were written as %2F."""
 
     def provide(request: ApiRequest) -> str:
@@ -106,6 +105,4 @@ def _name(parameter: str) -> object:
 def _cors(origins: frozenset[str]) -> CORSConfig | None:
     if not origins:
         return None
-    return CORSConfig(
-        allow_origins=sorted(origins), allow_methods=METHODS, allow_headers=HEADERS, expose_headers=EXPOSED
-    )
+    return CORSConfig(allow_origins=sorted(origins), allow_methods=["*"], allow_headers=HEADERS, expose_headers=EXPOSED)

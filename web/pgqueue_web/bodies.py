@@ -1,9 +1,9 @@
-"""What goes over the wire: the bodies of requests and answers, and query strings. Unknown fields are refused."""
+"""What goes over the wire: the bodies of requests and answers. Unknown fields are refused."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -26,21 +26,17 @@ from pgqueue.models import (
     TaskRequest,
     WorkerInfo,
 )
+from pgqueue_web.fields import Bigint, Body, Cron, Id200, Moment, Name, Reason, Seconds, UniqueKey, Zone
 
 __all__ = [
     "AuditList",
     "BatchAnswer",
     "BatchBody",
-    "EventsQuery",
     "ExecutionList",
     "Info",
     "LogList",
-    "LogsQuery",
     "NewQueue",
-    "NextQuery",
     "NextRuns",
-    "NoQuery",
-    "PageQuery",
     "PauseBody",
     "QueueBody",
     "QueueChange",
@@ -50,35 +46,15 @@ __all__ = [
     "ScheduleBody",
     "ScheduleChange",
     "ScheduleList",
-    "SchedulesQuery",
     "StatisticsBody",
-    "StatisticsQuery",
     "TaskBody",
     "TaskList",
     "TaskProgress",
-    "TaskQuery",
     "TaskRequestBody",
     "TickList",
-    "TicksQuery",
     "WorkerList",
     "as_request",
 ]
-
-PLAIN = r"^[^\x00-\x1f\x7f-\x9f]*$"
-"""Names without control characters."""
-STORABLE = r"^[^\x00]*$"
-"""Text that PostgreSQL can store."""
-
-Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=PLAIN)]
-Id200 = Annotated[str, Meta(max_length=200, pattern=STORABLE)]
-UniqueKey = Annotated[str, Meta(min_length=1, max_length=500, pattern=STORABLE)]
-Reason = Annotated[str, Meta(max_length=4000, pattern=STORABLE)]
-Moment = Annotated[datetime, Meta(tz=True)]
-Bigint = Annotated[int, Meta(ge=1, le=2**63 - 1)]
-
-
-class Body(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A body or query string that refuses what it does not know."""
 
 
 class TaskRequestBody(Body):
@@ -258,22 +234,6 @@ class QueueList(msgspec.Struct):
     queues: list[QueueBody]
 
 
-Cron = Annotated[
-    str,
-    Meta(
-        min_length=1,
-        max_length=200,
-        pattern=PLAIN,
-        description="minute, hour, day of month, month, day of week; a sixth field, at the end, is the second; or @daily …",
-        examples=["0 * * * *"],
-    ),
-]
-Zone = Annotated[
-    str, Meta(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9_+/-]+$", description="an IANA name", examples=["UTC"])
-]
-Seconds = Annotated[int, Meta(ge=1, le=31_536_000)]
-
-
 class ScheduleChange(Body):
     """What to change of a schedule."""
 
@@ -375,73 +335,3 @@ class Info(msgspec.Struct):
     server_time: datetime
     principal: PrincipalBody
     limits: Limits
-
-
-class NoQuery(Body):
-    """No parameters at all."""
-
-
-class TaskQuery(Body):
-    """Which tasks to list."""
-
-    queue_name: Name | None = None
-    status: Status | None = None
-    task_type: Name | None = None
-    user_id: Id200 | None = None
-    project_id: Id200 | None = None
-    created_from: Annotated[Moment | None, Meta(description="created at or after")] = None
-    created_to: Annotated[Moment | None, Meta(description="created before")] = None
-    page: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
-    page_size: Annotated[int, Meta(ge=1, le=500)] = 20
-    cursor: Annotated[
-        Annotated[str, Meta(pattern=r"^[0-7][0-9a-v]{12}$")] | None,
-        Meta(description="next_cursor of a page; page is ignored"),
-    ] = None
-
-
-class StatisticsQuery(Body):
-    """The window: the last 24 hours unless it is given."""
-
-    start_time: Moment | None = None
-    end_time: Moment | None = None
-
-
-class LogsQuery(Body):
-    """Which lines of a log."""
-
-    after: Annotated[int, Meta(ge=0, le=2**63 - 1, description="only lines after this one")] = 0
-    limit: Annotated[int, Meta(ge=1, le=10_000)] = 1000
-
-
-class PageQuery(Body):
-    """Which rows of the audit log."""
-
-    before: Annotated[Bigint | None, Meta(description="only rows before this one")] = None
-    limit: Annotated[int, Meta(ge=1, le=1000)] = 100
-
-
-class EventsQuery(Body):
-    """Which events."""
-
-    queue_name: Name | None = None
-    kind: Literal["status", "progress"] | None = None
-
-
-class SchedulesQuery(Body):
-    """Which schedules."""
-
-    after: Annotated[Name | None, Meta(description="only those after this name")] = None
-    limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
-
-
-class NextQuery(Body):
-    """How many moments."""
-
-    count: Annotated[int, Meta(ge=1, le=1000)] = 5
-
-
-class TicksQuery(Body):
-    """Which ticks."""
-
-    before: Annotated[Moment | None, Meta(description="only ticks before this moment")] = None
-    limit: Annotated[int, Meta(ge=1, le=1000)] = 100

@@ -14,8 +14,8 @@ from litestar.static_files import create_static_files_router
 from litestar.utils import get_enum_string_value
 
 from pgqueue import __version__
-from pgqueue_web.bodies import Bigint, Name
 from pgqueue_web.examples import EXAMPLES
+from pgqueue_web.fields import Bigint, Name
 from pgqueue_web.problems import MEDIA_TYPE, Problem
 from pgqueue_web.routes import route
 

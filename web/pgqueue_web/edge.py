@@ -6,6 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
+from litestar.enums import ScopeType
+
 from pgqueue_web.problems import HttpError
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ class Edge:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] == "http":
+        if scope["type"] != ScopeType.WEBSOCKET:
             scope["path"] = path_of(scope.get("raw_path") or scope["path"].encode())
             receive, send = self._in_time(receive), _with_headers(send)
         await self._app(scope, receive, send)

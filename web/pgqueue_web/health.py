@@ -8,7 +8,8 @@ import msgspec
 from litestar import Response, get
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from pgqueue.errors import Forbidden, PgqueueError, SchemaMismatch
+from pgqueue.errors import PgqueueError, SchemaMismatch
+from pgqueue_web.guard import check_all_queues
 from pgqueue_web.routes import Api, Who, route
 
 if TYPE_CHECKING:
@@ -62,8 +63,7 @@ async def _check(api: Context) -> tuple[str, str]:
 @get("/metrics", **route("read"), tags=["server"], summary="Metrics for Prometheus", media_type="text/plain")
 async def get_metrics(api: Api, who: Who) -> Response[bytes]:
     """Counters, gauges and histograms in Prometheus' text format; at most 5 seconds old."""
-    if who.queues is not None:
-        raise Forbidden("metrics are over all queues, and this key is limited to some", hint="use a key for all queues")
+    check_all_queues(who, "metrics")
     return Response(await api.scrape.text(api), media_type=CONTENT_TYPE_LATEST)
 
 

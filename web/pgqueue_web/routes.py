@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from litestar.di import NamedDependency, Provide
 
 from pgqueue.models import Principal
-from pgqueue_web.bodies import NoQuery
 from pgqueue_web.context import Context
+from pgqueue_web.queries import NoQuery
 from pgqueue_web.requests import query_of, read_query
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from litestar.types import ASGIApp, Receive, Scope, Send
 
     from pgqueue.models import Principal, TaskProgress
-    from pgqueue_web.bodies import EventsQuery
     from pgqueue_web.context import Context
     from pgqueue_web.feed import Feed
+    from pgqueue_web.queries import EventsQuery
 
 __all__ = ["EventStream", "events_of_feed", "message", "states_of_task"]
 

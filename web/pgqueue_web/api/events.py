@@ -6,8 +6,8 @@ from litestar import Response, get
 from litestar.di import NamedDependency
 
 from pgqueue.models import Event
-from pgqueue_web.bodies import EventsQuery
 from pgqueue_web.guard import check_touch
+from pgqueue_web.queries import EventsQuery
 from pgqueue_web.requests import ApiRequest
 from pgqueue_web.routes import Api, Who, route
 from pgqueue_web.streams import EventStream, events_of_feed

@@ -12,20 +12,18 @@ from litestar.params import JSONBody
 from pgqueue.errors import DuplicateTask, ScheduleNotFound
 from pgqueue.models import Principal, ScheduledTask, SchedulerStats
 from pgqueue_web.bodies import (
-    NextQuery,
     NextRuns,
     PauseBody,
     ScheduleBody,
     ScheduleChange,
     ScheduleList,
-    SchedulesQuery,
     TaskBody,
     TickList,
-    TicksQuery,
     as_request,
 )
-from pgqueue_web.guard import check_touch
+from pgqueue_web.guard import check_all_queues, check_touch
 from pgqueue_web.once import Done, do_once
+from pgqueue_web.queries import NextQuery, SchedulesQuery, TicksQuery
 from pgqueue_web.requests import ApiRequest
 from pgqueue_web.routes import Api, PathName, Who, route
 
@@ -194,8 +192,9 @@ async def get_history(api: Api, who: Who, schedule: PathName, wanted: NamedDepen
 
 
 @get("/scheduler/stats", **route("read"), tags=["scheduled tasks"], summary="Count the schedules")
-async def get_scheduler_stats(api: Api) -> SchedulerStats:
+async def get_scheduler_stats(api: Api, who: Who) -> SchedulerStats:
     """By state, and how late the oldest due tick is."""
+    check_all_queues(who, "figures of the scheduler")
     return await api.scheduler.get_scheduler_stats()
 
 

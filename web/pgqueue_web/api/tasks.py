@@ -18,17 +18,15 @@ from pgqueue_web.bodies import (
     BatchItem,
     ExecutionList,
     LogList,
-    LogsQuery,
     ResultBody,
     StatisticsBody,
-    StatisticsQuery,
     TaskBody,
     TaskList,
-    TaskQuery,
     TaskRequestBody,
 )
-from pgqueue_web.guard import check_touch
+from pgqueue_web.guard import check_all_queues, check_touch
 from pgqueue_web.once import Done, do_once, wait_for_end
+from pgqueue_web.queries import LogsQuery, StatisticsQuery, TaskQuery
 from pgqueue_web.requests import ApiRequest, preferred_wait
 from pgqueue_web.routes import Api, Number, Who, route
 from pgqueue_web.streams import EventStream, state_id, states_of_task
@@ -147,6 +145,7 @@ def _before_id(cursor: str) -> int:
 @get("/tasks/statistics", **route("read", query=StatisticsQuery), tags=["tasks"], summary="Count what finished")
 async def get_statistics(api: Api, who: Who, wanted: NamedDependency[StatisticsQuery]) -> StatisticsBody:
     """What finished from `start_time` up to before `end_time`; the last 24 hours unless it is said."""
+    check_all_queues(who, "statistics")
     end = wanted.end_time or datetime.now(UTC)
     start = wanted.start_time or end - timedelta(hours=24)
     found = await api.state.get_task_statistics(start, end)

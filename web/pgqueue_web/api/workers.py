@@ -8,7 +8,8 @@ import msgspec
 from litestar import get
 from litestar.di import NamedDependency
 
-from pgqueue_web.bodies import AuditList, PageQuery, WorkerList
+from pgqueue_web.bodies import AuditList, WorkerList
+from pgqueue_web.queries import PageQuery
 from pgqueue_web.routes import Api, Who, route
 
 if TYPE_CHECKING:
