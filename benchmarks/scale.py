@@ -116,9 +116,9 @@ def main() -> None:
     parser.add_argument("dsn")
     parser.add_argument("--calls", type=int, default=100)
     given = parser.parse_args()
-    print(f"{'ms':<42}{'median':>9}{'p99':>9}{'prepared':>10}{'p99':>9}")  # noqa: T201 - its report
+    print(f"{'ms':<42}{'median':>9}{'p99':>9}{'prepared':>10}{'p99':>9}")
     for row in measure(given.dsn, given.calls):
-        print(f"{row.name:<42}{row.median:9.2f}{row.p99:9.2f}{row.prepared_median:10.2f}{row.prepared_p99:9.2f}", flush=True)  # noqa: T201 - its report
+        print(f"{row.name:<42}{row.median:9.2f}{row.p99:9.2f}{row.prepared_median:10.2f}{row.prepared_p99:9.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -57,17 +57,10 @@ _HOMES = {
     "services": ["RetryManager", "SchedulerService", "StateService", "Subscription", "Task", "TaskPage"],
     "settings": ["Settings"],
     "errors": [
-        *("ConfigurationError", "DatabaseUnavailable", "DuplicateTask", "HandlerNotFound", "InvalidInput"),
-        *(
-            "InvalidTransition",
-            "LeaseLost",
-            "OperationNotFound",
-            "PayloadError",
-            "PgqueueError",
-            "QueueFull",
-            "QueueNotFound",
-        ),
-        *("ScheduleNotFound", "SchemaMismatch", "TaskCancelled", "TaskFailed", "TaskNotFound"),
+        *("ConfigurationError", "DatabaseUnavailable", "DuplicateTask", "Forbidden", "HandlerNotFound"),
+        *("IdempotencyConflict", "InvalidInput", "InvalidTransition", "KeyNotFound", "LeaseLost"),
+        *("OperationNotFound", "PayloadError", "PgqueueError", "QueueFull", "QueueNotFound", "RateLimited"),
+        *("ScheduleNotFound", "SchemaMismatch", "TaskCancelled", "TaskFailed", "TaskNotFound", "Unauthenticated"),
     ],
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

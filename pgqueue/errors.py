@@ -18,20 +18,25 @@ __all__ = [
     "ConfigurationError",
     "DatabaseUnavailable",
     "DuplicateTask",
+    "Forbidden",
     "HandlerNotFound",
+    "IdempotencyConflict",
     "InvalidInput",
     "InvalidTransition",
+    "KeyNotFound",
     "LeaseLost",
     "OperationNotFound",
     "PayloadError",
     "PgqueueError",
     "QueueFull",
     "QueueNotFound",
+    "RateLimited",
     "ScheduleNotFound",
     "SchemaMismatch",
     "TaskCancelled",
     "TaskFailed",
     "TaskNotFound",
+    "Unauthenticated",
     "from_postgres",
 ]
 
@@ -100,6 +105,12 @@ class ScheduleNotFound(PgqueueError):
     SQLSTATE = "QU103"
 
 
+class KeyNotFound(PgqueueError):
+    """No API key of this name, selector or number."""
+
+    SQLSTATE = "QU104"
+
+
 class OperationNotFound(PgqueueError):
     """No bulk operation of this id."""
 
@@ -118,6 +129,12 @@ class DuplicateTask(PgqueueError):
     SQLSTATE = "QU202"
 
 
+class IdempotencyConflict(PgqueueError):
+    """The idempotency key was used for another request."""
+
+    SQLSTATE = "QU203"
+
+
 class LeaseLost(PgqueueError):
     """The attempt no longer owns its task; nothing that it writes is accepted."""
 
@@ -134,6 +151,24 @@ class SchemaMismatch(PgqueueError):
     """The database's schema and this version of pgqueue do not fit each other."""
 
     SQLSTATE = "QU501"
+
+
+class Unauthenticated(PgqueueError):
+    """No API key was given where one is needed, or one that is unknown, revoked or expired."""
+
+    SQLSTATE = "QU601"
+
+
+class Forbidden(PgqueueError):
+    """The API key may not be used for this: it lacks the scope, or is limited to other queues."""
+
+    SQLSTATE = "QU602"
+
+
+class RateLimited(PgqueueError):
+    """The API key has made as many requests as its limit allows; `detail["retry_after"]` says seconds."""
+
+    SQLSTATE = "QU603"
 
 
 class DatabaseUnavailable(PgqueueError):
@@ -167,12 +202,17 @@ BY_SQLSTATE: dict[str, type[PgqueueError]] = {
         QueueNotFound,
         TaskNotFound,
         ScheduleNotFound,
+        KeyNotFound,
         OperationNotFound,
         InvalidTransition,
         DuplicateTask,
+        IdempotencyConflict,
         LeaseLost,
         QueueFull,
         SchemaMismatch,
+        Unauthenticated,
+        Forbidden,
+        RateLimited,
     )
     if kind.SQLSTATE
 }
@@ -193,6 +233,7 @@ _REFUSED = {
     "22003": "a number is out of range",
     "22007": "a date or time cannot be read",
     "22008": "a date or time is out of range",
+    "22009": "a time zone is out of range",
     "22021": "a text holds a character that PostgreSQL cannot store",
     "22P02": "a value cannot be read as its type",
     "22P05": "a text holds \\u0000, which PostgreSQL cannot store",
@@ -227,6 +268,11 @@ _RULES = {
     "tasks_unique_key": "a unique key has 1 to 500 characters",
     "tasks_user_id": "a user id has at most 200 characters",
     "tasks_project_id": "a project id has at most 200 characters",
+    "api_keys_name": f"a key's name has {_NAME}",
+    "api_keys_scopes": "scopes are read, submit, manage and admin; a key has at least one",
+    "api_keys_queues": "name at least one queue, or none for all",
+    "api_keys_rate_limit": "a rate limit lies between 1 and 1000000 requests a minute",
+    "idempotency_keys_idempotency_key": "an idempotency key has 1 to 255 characters",
 }
 """What the constraints of sql/structure ask for, in words."""
 _GONE = ("08", "57P01", "57P02", "57P03", "57P05", "53300", "3D000", "25P03")

@@ -35,7 +35,7 @@ PREFIX = "PGQUEUE_"
 FILE_NAME = "pgqueue.toml"
 RESERVED = (
     *("CONFIG", "DEBUG", "OUTPUT"),
-    *("TEST_", "DEMO_", "BENCH_", "CLI_", "UP_", "WORKER_", "API_", "MIGRATE_", "SUBMIT_", "TASK_"),
+    *("TEST_", "DEMO_", "BENCH_", "CLI_", "UP_", "WORKER_", "MIGRATE_", "SUBMIT_", "TASK_"),
     *("QUEUE_", "SCHEDULE_", "WORKERS_", "TOP_", "DB_", "DOCTOR_", "KEY_"),
 )
 """What may follow PGQUEUE_ beside the settings: the options of commands, and the tests' own."""
@@ -71,6 +71,18 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     log_format: Literal["console", "json"] = "console"
     partition_days_ahead: Annotated[int, msgspec.Meta(ge=1, le=366)] = 14
     """How many daily partitions of history are kept ready."""
+    api_host: str = "127.0.0.1"
+    """Where the HTTP interface listens; anything but the machine itself needs a key to exist."""
+    api_port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 8000
+    """Its port; 0: any that is free."""
+    api_max_body: Annotated[int, msgspec.Meta(ge=1024, le=1_073_741_824)] = 4_194_304
+    """Most bytes of a request's body."""
+    api_receive_s: Seconds = 10.0
+    """What a request may take to arrive: its head, and again its body."""
+    api_cors_origins: str = ""
+    """Origins of web pages that may use the HTTP interface, separated by commas."""
+    api_audit_days: Annotated[int, msgspec.Meta(ge=1, le=36_500)] = 90
+    """How long the audit log is kept."""
 
     def __post_init__(self) -> None:
         if self.heartbeat_s * 3 > self.lease_s:

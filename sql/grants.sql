@@ -42,6 +42,8 @@ pgqueue.get_progress(bigint)
 to pgqueue_submitter;
 
 grant select on all tables in schema pgqueue to pgqueue_reader, pgqueue_worker, pgqueue_admin;
+revoke select on pgqueue.metric_totals, pgqueue.metric_attempts, pgqueue.api_keys, pgqueue.api_key_usage, pgqueue.idempotency_keys, pgqueue.audit_log
+from pgqueue_reader, pgqueue_worker, pgqueue_admin;
 grant execute on function
 pgqueue._now(),
 pgqueue._partition_name(text, date),
@@ -65,6 +67,9 @@ pgqueue.scheduler_stats(),
 pgqueue.preview_operation(text, jsonb, int),
 pgqueue.list_operations(int, bigint),
 pgqueue.schedules_due_in(),
+pgqueue.task_queue(bigint),
+pgqueue.list_tasks_in(text[], text, text, text, text, timestamptz, timestamptz, int, bigint, bigint),
+pgqueue.count_tasks_in(text[], text, text, text, text, timestamptz, timestamptz),
 pgqueue.follow(uuid, text, bigint, text, int),
 pgqueue.keep_following(uuid, int),
 pgqueue.unfollow(uuid, text, bigint, text),
@@ -127,5 +132,16 @@ pgqueue.pause_queue(text, text),
 pgqueue.resume_queue(text),
 pgqueue.delete_queue(text),
 pgqueue.request_stop(bigint),
-pgqueue.cleanup(interval)
+pgqueue.cleanup(interval),
+pgqueue.create_api_key(text, text, bytea, text[], text[], int, timestamptz),
+pgqueue.revoke_api_key(text),
+pgqueue.list_api_keys(),
+pgqueue.has_api_keys(),
+pgqueue.authenticate(text, bytea, text, boolean),
+pgqueue.audit(text, text, text, text, bigint, jsonb),
+pgqueue.list_audit(int, bigint),
+pgqueue.begin_idempotent(bigint, text, bytea, double precision),
+pgqueue.keep_answer(bigint, text, int, text, text),
+pgqueue.forget_access(interval),
+pgqueue.metrics()
 to pgqueue_admin;

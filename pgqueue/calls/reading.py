@@ -107,21 +107,30 @@ def list_tasks(task_filter: TaskFilter) -> Call[list[TaskRecord]]:
     check_number(offset, "page * page_size", 0, MOST_OFFSET)
     before_id = None if f.before_id is None else task_key(f.before_id)
     parameters = (*_filter_row(f), f.page_size + 1, offset, before_id)
-    sql = f"select {COLUMNS} from pgqueue.list_tasks(%s, %s, %s, %s, %s, %s, %s, %s::int, %s::bigint, %s::bigint)"
+    function, queues = _queues_of("list_tasks", f)
+    sql = f"select {COLUMNS} from pgqueue.{function}({queues}, %s, %s, %s, %s, %s, %s, %s::int, %s::bigint, %s::bigint)"
     return Call(sql, parameters, lambda rows: [_record(row) for row in rows])
 
 
 def count_tasks(task_filter: TaskFilter) -> Call[tuple[int, bool]]:
     """pgqueue.count_tasks: how many match, and whether counting stopped there."""
-    sql = "select total, is_capped from pgqueue.count_tasks(%s, %s, %s, %s, %s, %s, %s)"
+    function, queues = _queues_of("count_tasks", task_filter)
+    sql = f"select total, is_capped from pgqueue.{function}({queues}, %s, %s, %s, %s, %s, %s)"
     return Call(sql, _filter_row(task_filter), lambda rows: (rows[0][0], rows[0][1]))
 
 
 def list_cursor(task_filter: TaskFilter) -> Call[int | None]:
     """pgqueue.list_cursor: where a search that found too few has stopped; None where it saw all."""
+    if task_filter.queue_names is not None:
+        return Call("select null::bigint", (), value)
     before_id = None if task_filter.before_id is None else task_key(task_filter.before_id)
     sql = "select pgqueue.list_cursor(%s, %s, %s, %s, %s, %s, %s, %s::bigint)"
     return Call(sql, (*_filter_row(task_filter), before_id), value)
+
+
+def _queues_of(function: str, f: TaskFilter) -> tuple[str, str]:
+    """Return the function for one queue or all, or the one for several."""
+    return (function, "%s") if f.queue_names is None else (f"{function}_in", "%s::text[]")
 
 
 def _filter_row(f: TaskFilter) -> Row:
@@ -129,7 +138,10 @@ def _filter_row(f: TaskFilter) -> Row:
         check_text(getattr(f, name), name, optional=True)
     check_time(f.created_from, "created_from")
     check_time(f.created_to, "created_to")
-    return (f.queue_name, f.status, f.task_type, f.user_id, f.project_id, f.created_from, f.created_to)
+    for name in f.queue_names or ():
+        check_text(name, "queue_names")
+    queues = f.queue_name if f.queue_names is None else f.queue_names
+    return (queues, f.status, f.task_type, f.user_id, f.project_id, f.created_from, f.created_to)
 
 
 def get_executions(task_id: int) -> Call[list[Execution]]:

@@ -12,9 +12,10 @@ from pgqueue.cli.base import CONTEXT, LazyGroup, database_option, output_option
 from pgqueue.cli.failures import run_command
 
 COMMANDS = {
-    "up": ("pgqueue.cli.up", "Start all that is needed: database, schema, worker."),
+    "up": ("pgqueue.cli.up", "Start all that is needed: database, schema, worker, HTTP interface."),
     "worker": ("pgqueue.cli.worker", "Run the tasks of a queue service."),
     "scheduler": ("pgqueue.cli.scheduler", "Fire schedules, and run no tasks."),
+    "api": ("pgqueue.cli.api", "Serve the HTTP interface."),
     "migrate": ("pgqueue.cli.migrate", "Bring the database's schema up to this release."),
     "submit": ("pgqueue.cli.submit", "Submit a task."),
     "task": ("pgqueue.cli.task", "List, show, watch, retry and cancel tasks."),
@@ -24,6 +25,7 @@ COMMANDS = {
     "stats": ("pgqueue.cli.stats", "Count what finished, step by step."),
     "workers": ("pgqueue.cli.workers", "List the workers, or stop some."),
     "top": ("pgqueue.cli.top", "Show live what the queues and workers do."),
+    "key": ("pgqueue.cli.key", "Make, list and revoke keys of the HTTP interface."),
     "db": ("pgqueue.cli.db", "Manage the embedded PostgreSQL server."),
     "doctor": ("pgqueue.cli.doctor", "Check settings, database and schema; say what to do."),
 }

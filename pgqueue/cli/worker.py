@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 import threading
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
@@ -18,6 +19,7 @@ from pgqueue.cli.target import load_service
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from contextlib import AbstractAsyncContextManager
 
     from pgqueue.queue_service import QueueService
 
@@ -67,11 +69,13 @@ def start_log() -> None:
     log.configure(chosen.log_level, chosen.log_format)
 
 
-def serve(service: QueueService, slots: dict[str, int | None] | None) -> None:
-    """Run a worker until it is stopped."""
+def serve(
+    service: QueueService, slots: dict[str, int | None] | None, beside: AbstractAsyncContextManager[None] | None = None
+) -> None:
+    """Run a worker until it is stopped, and `beside` it something else."""
 
     async def within() -> None:
-        async with service.db:
+        async with service.db, beside or nullcontext():
             await service.start(queues=slots)
 
     asyncio.run(within())

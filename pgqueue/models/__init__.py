@@ -1,5 +1,6 @@
 """What goes in and comes out: msgspec structs, and how payloads and results become JSON."""
 
+from pgqueue.models.access import ApiKey, AuditEntry, KeptAnswer, Metrics, MetricTotal, Principal, QueueDepth, Scope
 from pgqueue.models.encoding import check_number, check_text, check_time, encode_payload, encode_result
 from pgqueue.models.operations import BulkFilter, Operation, OperationKind, OperationPreview
 from pgqueue.models.schedules import (
@@ -32,11 +33,16 @@ from pgqueue.models.structs import (
 )
 
 __all__ = [
+    "ApiKey",
+    "AuditEntry",
     "BulkFilter",
     "DueSchedule",
     "Event",
     "Execution",
+    "KeptAnswer",
     "LogLine",
+    "MetricTotal",
+    "Metrics",
     "Missed",
     "OnConflict",
     "Operation",
@@ -44,14 +50,17 @@ __all__ = [
     "OperationPreview",
     "Orders",
     "Overlap",
+    "Principal",
     "Priority",
     "QueueConfig",
+    "QueueDepth",
     "QueueInfo",
     "QueueStats",
     "ScheduleTick",
     "ScheduledTask",
     "ScheduledTaskRequest",
     "SchedulerStats",
+    "Scope",
     "SeriesPoint",
     "Status",
     "TaskFilter",

@@ -94,6 +94,8 @@ class TaskFilter(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Which tasks to list; what is None does not matter. Pages start at 1."""
 
     queue_name: str | None = None
+    queue_names: list[str] | None = None
+    """Any of these queues; for one who may not see the others."""
     status: Status | None = None
     task_type: str | None = None
     user_id: str | None = None

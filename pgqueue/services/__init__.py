@@ -4,6 +4,8 @@ QueueOperations, StateService, RetryManager and SchedulerService are asynchronou
 Each method that is made from a call of `calls` raises what that call raises, and DatabaseUnavailable.
 """
 
+from pgqueue.services.access import AccessService, NewKey
+from pgqueue.services.following import Fence
 from pgqueue.services.operations import QueueOperations, Task, async_method
 from pgqueue.services.scheduling import SchedulerService
 from pgqueue.services.shared import FINAL, TaskPage
@@ -11,6 +13,9 @@ from pgqueue.services.state import RetryManager, StateService, Subscription
 
 __all__ = [
     "FINAL",
+    "AccessService",
+    "Fence",
+    "NewKey",
     "QueueOperations",
     "RetryManager",
     "SchedulerService",

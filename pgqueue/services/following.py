@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pgqueue.database import Database
     from pgqueue.listen import Hub
 
-__all__ = ["Ear", "Pause", "changes", "closed", "watch"]
+__all__ = ["Ear", "Fence", "Pause", "changes", "closed", "watch"]
 
 FIRST_S = 0.005
 POLL_S = 0.25
@@ -33,6 +33,28 @@ class Pause(NamedTuple):
     """Wait for an event of the task, at most so many seconds."""
 
     seconds: float
+
+
+class Fence:
+    """Tells when every transaction has ended that may not have seen a new follower."""
+
+    def __init__(self, db: Database) -> None:
+        """Is taken with the first look."""
+        self._db = db
+        self._id: str | None = None
+        self.is_clear = False
+
+    def renew(self) -> None:
+        """Begin anew: what follows was registered again."""
+        self._id, self.is_clear = None, False
+
+    async def look(self) -> bool:
+        """Ask the database, until it is clear. Raises DatabaseUnavailable."""
+        if not self.is_clear:
+            if self._id is None:
+                self._id = await self._db.run(calls.fence())
+            self.is_clear = await self._db.run(calls.is_clear(self._id))
+        return self.is_clear
 
 
 class Ear(Protocol):

@@ -11,6 +11,7 @@ from pgqueue import calls
 from pgqueue.errors import PgqueueError
 from pgqueue.listen import hub_of
 from pgqueue.models import QueueConfig, TaskFilter, TaskProgress, TaskRecord, TaskRequest
+from pgqueue.schema import check_async
 from pgqueue.services import shared
 from pgqueue.services.following import changes
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from pgqueue.calls import Call
     from pgqueue.database import Database
     from pgqueue.listen import Hub
+    from pgqueue.models import QueueInfo
+    from pgqueue.schema import Status
     from pgqueue.services.shared import TaskPage
 
 __all__ = ["QueueOperations", "Task", "async_method", "follow_progress"]
@@ -212,10 +215,19 @@ class QueueOperations:
         """Remove a queue that has no live tasks. Raises QueueNotFound, InvalidTransition."""
         await self.db.run(calls.delete_queue(name), conn=conn)
 
+    async def list_queues(self, *, conn: object = None) -> list[QueueInfo]:
+        """The queues, by name."""
+        return await self.db.run(calls.list_queues(), conn=conn)
+
+    async def check_schema(self) -> Status:
+        """Return how the database's schema compares with this release. Raises SchemaMismatch where it does not fit."""
+        async with self.db.connection() as conn:
+            return await check_async(conn)
+
+    clock = async_method(calls.clock)
     get_executions = async_method(calls.get_executions)
     get_logs = async_method(calls.get_logs)
     get_queue_stats = async_method(calls.queue_stats)
-    list_queues = async_method(calls.list_queues)
     list_workers = async_method(calls.list_workers)
     stop_worker = async_method(calls.request_stop)
     why_waiting = async_method(calls.why_waiting)

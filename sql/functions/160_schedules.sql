@@ -41,6 +41,7 @@ begin
         new.paused_at := v_now;
     end if;
     if (new.is_active and not old.is_active)
+    or old.error is not null
     or (new.cron_expr, new.time_zone, new.starts_at, new.ends_at, new.max_runs)
         is distinct from (old.cron_expr, old.time_zone, old.starts_at, old.ends_at, old.max_runs) then
         new.planned_at := null;

@@ -57,7 +57,7 @@ def test_every_command_and_option_is_explained_and_has_a_variable(
     for option in command.params:
         if isinstance(option, click.Option):
             assert option.help, option.name
-            assert option.allow_from_autoenv or option.name in ("dsn", "output"), option.name
+            assert option.allow_from_autoenv or option.name in ("dsn", "output", "host", "port"), option.name
     assert len(command.get_help(context)) > 50
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import statistics
 import subprocess
 import sys
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(pgqueue.__file__).parent
 SOURCES = [path for tree in (PACKAGE, PACKAGE.parent / "web" / "pgqueue_web") for path in sorted(tree.rglob("*.py"))]
+SQL = re.compile(r"\b(select|insert into|update|delete from)\b[^.]*\bpgqueue\.", re.IGNORECASE)
 LINT = "from importlinter.cli import lint_imports_command as run; run()"
 
 
@@ -42,3 +44,24 @@ def test_a_module_is_short_and_so_are_its_functions(path: Path) -> None:
 
 def test_half_of_all_functions_have_six_lines_or_less() -> None:
     assert statistics.median(lines for path in SOURCES for _, lines in lengths(path)) <= 6
+
+
+def test_the_web_holds_no_sql_and_knows_no_driver() -> None:
+    """Everything goes through pgqueue's services; psycopg and its errors stay in pgqueue."""
+    web = [path for path in SOURCES if "pgqueue_web" in path.parts]
+    assert len(web) > 10
+    for path in web:
+        tree = ast.parse(path.read_text())
+        modules = {
+            alias.name if isinstance(node, ast.Import) else node.module or ""
+            for node in ast.walk(tree)
+            if isinstance(node, (ast.Import, ast.ImportFrom))
+            for alias in node.names
+        }
+        assert {name for name in modules if name.startswith(("psycopg", "pgqueue.calls", "pgqueue.schema"))} == set(), (
+            path
+        )
+        texts = [
+            node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        ]
+        assert [text for text in texts if SQL.search(text)] == [], path

@@ -106,7 +106,7 @@ def test_an_installation_for_editing_follows_edits_of_python_and_sql(tmp_path: P
 
 def test_each_script_and_plugin_that_is_declared_exists() -> None:
     points = distribution("pgqueue").entry_points
-    assert {point.name for point in points} >= {"pgqueue", "pgqueue-worker"}
+    assert {point.name for point in points} >= {"pgqueue", "pgqueue-api", "pgqueue-worker"}
     for point in points:
         assert point.load() is not None
 

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     Connection = psycopg.Connection[Any]
 
 FILES = sorted(schema.sql_root().rglob("*.sql"))
-SQLSTATES = {"QU001", "QU101", "QU102", "QU103", "QU105", "QU201", "QU202", "QU301", "QU401", "QU501"}
+SQLSTATES = {
+    *("QU001", "QU101", "QU102", "QU103", "QU104", "QU105", "QU201", "QU202", "QU203", "QU301", "QU401", "QU501"),
+    *("QU601", "QU602", "QU603"),
+}
 SUBMIT = (
     "p_task_type p_payload p_queue_name p_priority p_max_retries p_timeout p_run_at p_unique_key p_user_id p_project_id"
 )

@@ -404,6 +404,15 @@ class TestByPsql:
         schedules.go(2)
         assert (schedules.fired("nonsense"), schedules.row("nonsense")["error"]) == ([2], None)
 
+    def test_any_change_lets_a_marked_row_be_tried_again(self, schedules: Schedules, sql: Sql) -> None:
+        schedules.create()
+        sql.rows("update pgqueue.schedules set error = 'it could not be fired', next_run_at = null")
+        schedules.go(5)
+        assert schedules.fired() == []
+        sql.value("select pgqueue.update_schedule('s', '{\"payload\": 1}')")
+        schedules.go(6)
+        assert (schedules.fired(), schedules.row()["error"]) == ([6], None)
+
     def test_a_change_wakes_the_schedulers_and_a_firing_does_not(self, schedules: Schedules, sql: Sql) -> None:
         sql.rows("listen pgqueue_control")
         schedules.create()

@@ -18,7 +18,7 @@ from tests.sql.test_plans import Plans
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.sql.conftest import Background, Clock, Sql
+    from tests.sql.conftest import Clock, Sql
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 QUEUES = ("default", "mail")

@@ -55,11 +55,16 @@ def test_the_table_holds_the_contracts_states() -> None:
         "QU101": "QueueNotFound",
         "QU102": "TaskNotFound",
         "QU103": "ScheduleNotFound",
+        "QU104": "KeyNotFound",
         "QU201": "InvalidTransition",
         "QU202": "DuplicateTask",
+        "QU203": "IdempotencyConflict",
         "QU301": "LeaseLost",
         "QU401": "QueueFull",
         "QU501": "SchemaMismatch",
+        "QU601": "Unauthenticated",
+        "QU602": "Forbidden",
+        "QU603": "RateLimited",
     }
 
 

@@ -1,0 +1,219 @@
+"""Server-sent events: what is told, what is told again, and to how many."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from pgqueue_web import feed as feed_module
+from tests.polling import until
+from tests.web.conftest import stream, working
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import httpx
+    import psycopg
+    import pytest
+
+    from pgqueue import QueueService
+    from pgqueue_web import Server
+    from tests.web.conftest import Running
+
+TASK = {"task_type": "a"}
+CLIENTS = 1000
+
+
+async def submit(web: httpx.AsyncClient) -> int:
+    task_id: int = (await web.post("/tasks", json=TASK)).json()["task_id"]
+    return task_id
+
+
+async def test_each_change_of_progress_is_told_and_the_end_is_the_last(
+    web: httpx.AsyncClient, service: QueueService
+) -> None:
+    go_on = asyncio.Event()
+
+    @service.handler("a")
+    async def run(ctx: Any, payload: dict[str, Any]) -> None:  # noqa: ANN401 - a context
+        await ctx.update_progress(30, "on the way")
+        await go_on.wait()
+
+    task_id = await submit(web)
+    async with stream(web, f"/tasks/{task_id}/progress") as events:
+        event, first, _ = await events.next()
+        assert (event, first["status"]) == ("progress", "pending")
+        async with working(service):
+            while first["progress"] != 30:
+                _, first, _ = await events.next()
+            assert first["message"] == "on the way"
+            go_on.set()
+            told = await events.rest()
+    assert [event for event, _, _ in told] == [*["progress"] * (len(told) - 1), "end"]
+    assert told[-2][1]["status"] == "completed"
+
+
+async def test_who_comes_back_to_progress_is_not_told_the_same_again(web: httpx.AsyncClient) -> None:
+    task_id = await submit(web)
+    async with stream(web, f"/tasks/{task_id}/progress") as events:
+        _, _, seen = await events.next()
+    assert seen is not None
+    async with stream(web, f"/tasks/{task_id}/progress", **{"last-event-id": seen}) as events:
+        await web.delete(f"/tasks/{task_id}")
+        told = await events.rest()
+    assert [event for event, _, _ in told] == ["progress", "end"]
+    last = told[0][2]
+    assert last is not None
+    headers = {"accept": "text/event-stream", "last-event-id": last}
+    assert (await web.get(f"/tasks/{task_id}/progress", headers=headers)).status_code == 204
+    assert (await web.get("/tasks/77/progress", headers=headers)).status_code == 404
+
+
+async def test_events_tell_what_happens_to_all_tasks_and_go_on_where_one_left(web: httpx.AsyncClient) -> None:
+    first, second, third = [await submit(web) for _ in range(3)]
+    async with stream(web, "/events") as events:
+        await web.delete(f"/tasks/{first}")
+        event, told, seen = await events.next()
+        assert (event, told["task_id"], told["status"]) == ("status", first, "cancelled")
+    assert seen is not None
+    await web.delete(f"/tasks/{second}")
+    await web.delete(f"/tasks/{third}")
+    async with stream(web, "/events", **{"last-event-id": seen}) as events:
+        assert [(await events.next())[1]["task_id"] for _ in range(2)] == [second, third]
+    async with stream(web, "/events?kind=progress", **{"last-event-id": seen}) as events:
+        await web.post(f"/tasks/{third}/retry")
+    for stranger in ("0-7", "deadbeef-3", "x", f"{seen.partition('-')[0]}-999999", "-1"):
+        async with stream(web, "/events", **{"last-event-id": stranger}) as events:
+            if stranger.endswith("999999"):
+                continue
+            assert (await events.next())[0] == "reset"
+
+
+async def test_one_who_falls_behind_is_told_to_read_anew_and_memory_is_bounded(
+    web: httpx.AsyncClient, api: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await (await web.send(web.build_request("GET", "/queues"))).aread()
+    feed = feed_module.Feed(api.context.db, api.context.hub)
+    for number in range(feed_module.KEPT + 100):
+        feed._add(None if number % 2 else feed_event(number))
+    assert len(feed._ring) == feed_module.KEPT
+    assert [item.event for item in feed.since(10)] == [None]
+    assert feed.since(feed.last) == []
+    assert [item.number for item in feed.since(feed.last - 3)] == [feed.last - 2, feed.last - 1, feed.last]
+
+
+def feed_event(number: int) -> Any:  # noqa: ANN401 - an event
+    from pgqueue.models import Event  # noqa: PLC0415 - for this alone
+
+    return Event("status", number, "default", "a", "completed")
+
+
+async def test_a_lost_listener_leads_to_a_reset(web: httpx.AsyncClient, conn: psycopg.Connection[Any]) -> None:
+    async with stream(web, "/events") as events:
+        conn.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database()"
+            " and query ilike 'listen%'"
+        )
+        assert (await events.next())[0] == "reset"
+        await web.delete(f"/tasks/{await submit(web)}")
+        event = "reset"
+        while event == "reset":
+            event, _, _ = await events.next()
+        assert event == "status"
+
+
+async def test_nobody_follows_when_nobody_reads(
+    web: httpx.AsyncClient, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_module, "LINGER_S", 0.5)
+    monkeypatch.setattr(feed_module, "LOOK_S", 0.01)
+    async with stream(web, "/events"):
+        assert conn.execute("select scope from pgqueue.listeners").fetchall() == [("all",)]
+    await until(lambda: conn.execute("select count(*) from pgqueue.listeners").fetchone() == (0,))
+    async with stream(web, "/events") as events:
+        await web.delete(f"/tasks/{await submit(web)}")
+        assert (await events.next())[0] == "status"
+
+
+class Follower:
+    """One of very many clients: a bare socket."""
+
+    def __init__(self, task_id: int) -> None:
+        self.task_id = task_id
+        self.told = b""
+
+    async def open(self, host: str, port: int, key: str) -> None:
+        self.reader, self.writer = await asyncio.open_connection(host, port)
+        head = f"GET /api/v1/tasks/{self.task_id}/progress HTTP/1.1\r\nHost: {host}\r\nAccept: text/event-stream\r\n"
+        self.writer.write(f"{head}Authorization: Bearer {key}\r\n\r\n".encode())
+        self.told = await self.reader.readuntil(b"\n\n")
+
+    async def read(self) -> None:
+        while chunk := await self.reader.read(65536):
+            self.told += chunk
+            if b"0\r\n\r\n" in chunk:
+                break
+        self.writer.close()
+
+
+async def test_a_thousand_streams_see_the_end_of_their_tasks(
+    run_api: Callable[..., Running], service: QueueService, conn: psycopg.Connection[Any]
+) -> None:
+    from pgqueue.services import AccessService  # noqa: PLC0415 - for this alone
+
+    key = (await AccessService(service.db).create_api_key("many", ["read"])).key
+    running = run_api()
+    host, _, port = (await running.url()).rpartition("/")[2].rpartition(":")
+
+    @service.handler("a")
+    async def run(ctx: Any, payload: dict[str, Any]) -> None:  # noqa: ANN401 - a context
+        await ctx.update_progress(50, "half")
+
+    conn.execute("select pgqueue.submit('a') from generate_series(1, %s)", (CLIENTS,))
+    before = running.memory_mb
+    followers = [Follower(number) for number in range(1, CLIENTS + 1)]
+    async with asyncio.timeout(120):
+        for start in range(0, CLIENTS, 50):
+            await asyncio.gather(*(one.open(host, int(port), key) for one in followers[start : start + 50]))
+        reading = [asyncio.create_task(one.read()) for one in followers]
+        opened = running.memory_mb
+        async with working(service):
+            await asyncio.gather(*reading)
+    for one in followers:
+        assert one.told.startswith(b"HTTP/1.1 200 OK")
+        assert b'"status":"completed"' in one.told
+        assert (
+            b"event: end\ndata: "
+            + json.dumps({"task_id": one.task_id, "status": "completed"}, separators=(",", ":")).encode()
+            in one.told
+        )
+    assert opened - before < 150
+    assert running.memory_mb - opened < 100
+    running.terminate()
+    assert await running.wait() == 0
+    await until(lambda: conn.execute("select count(*) from pgqueue.listeners").fetchone() == (0,))
+
+
+async def test_a_stop_ends_open_streams_and_waiting_requests_within_seconds(
+    run_api: Callable[..., Running],
+    db: Database,
+    conn: psycopg.Connection[Any],
+) -> None:
+    import httpx  # noqa: PLC0415 - for this alone
+
+    running = run_api()
+    async with httpx.AsyncClient(base_url=f"{await running.url()}/api/v1", timeout=30) as client:
+        task_id = await submit(client)
+        waiting = asyncio.create_task(client.get(f"/tasks/{task_id}", headers={"prefer": "wait=60"}))
+        async with stream(client, f"/tasks/{task_id}/progress") as one, stream(client, "/events") as other:
+            await one.next()
+            before = time.monotonic()
+            running.terminate()
+            assert await one.rest() == []
+            assert await other.rest() == []
+        assert (await waiting).json()["status"] == "pending"
+        assert await running.wait() == 0
+    assert time.monotonic() - before < 10, "3 s on a quiet machine"
+    assert "Traceback" not in running.log
