@@ -70,12 +70,12 @@ set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
-    v_small int;
+    v_size int;
 begin
     if p_status in ('completed', 'failed', 'cancelled') then
         return;
     elsif p_queue_name is not null and p_status is distinct from 'running' and p_user_id is null and p_project_id is null then
-        select count(*) into v_small from (
+        select count(*) into v_size from (
             (select from pgqueue.tasks t where t.queue_name = p_queue_name and t.waits_for = 0 limit p_most)
             union all
             (select from pgqueue.tasks t where t.queue_name = p_queue_name and t.waits_for > 0 limit p_most)
@@ -116,22 +116,22 @@ begin
         )
         union all
         (
-            select t.*
-            from pgqueue.tasks t
-            where v_small < p_most and t.queue_name = p_queue_name and t.waits_for = 0 and t.id > p_after_id and t.id < p_before_id
-        )
-        union all
-        (
-            select t.*
-            from pgqueue.tasks t
-            where v_small < p_most and t.queue_name = p_queue_name and t.waits_for > 0 and t.id > p_after_id and t.id < p_before_id
+            -- offset 0: no plan may look for the ids first
+            select q.*
+            from (
+                select t.* from pgqueue.tasks t where v_size < p_most and t.queue_name = p_queue_name and t.waits_for = 0
+                union all
+                select t.* from pgqueue.tasks t where v_size < p_most and t.queue_name = p_queue_name and t.waits_for > 0
+                offset 0
+            ) q
+            where q.id > p_after_id and q.id < p_before_id
         )
         union all
         (
             select t.*
             from pgqueue.tasks t
             where p_status is distinct from 'running' and p_user_id is null and p_project_id is null
-            and coalesce(v_small >= p_most, true) and t.id > p_after_id and t.id < p_before_id
+            and coalesce(v_size >= p_most, true) and t.id > p_after_id and t.id < p_before_id
             order by t.id desc limit p_most + 1
         )
     ) t;
@@ -145,7 +145,7 @@ create or replace function pgqueue._walk_finished(
     p_after_id bigint, p_before_id bigint, p_most int
 ) returns table (id bigint, finished_at timestamptz, is_match boolean)
 language plpgsql stable
-set jit = off set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_generic_plan
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 begin
@@ -197,7 +197,7 @@ comment on function pgqueue._walk_finished(text, text, text, text, text, timesta
 -- left at both ends of a window, what is further out of order than that is not found by it.
 create or replace function pgqueue._ids_around(p_created_at timestamptz, out after_id bigint, out before_id bigint)
 language plpgsql stable
-set jit = off set enable_seqscan = off set plan_cache_mode = force_generic_plan
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_id bigint;
@@ -211,8 +211,11 @@ begin
     );
     while before_id - after_id > 1000 loop
         select a.id, a.created_at into v_id, v_created_at
-        from pgqueue.all_tasks a
-        where a.id >= (after_id + before_id) / 2 and a.id < before_id
+        from (
+            (select t.id, t.created_at from pgqueue.tasks t where t.id >= (after_id + before_id) / 2 and t.id < before_id order by t.id limit 1)
+            union all
+            (select f.id, f.created_at from pgqueue.finished_tasks f where f.id >= (after_id + before_id) / 2 and f.id < before_id order by f.id limit 1)
+        ) a
         order by a.id
         limit 1;
         if v_created_at < p_created_at then
@@ -237,6 +240,7 @@ as $$
 declare
     v_after_id bigint := -9223372036854775808;
     v_before_id bigint := coalesce(p_before_id, 9223372036854775807);
+    v_all int := greatest(p_most, p_wanted);
     v_most int;
 begin
     if p_created_from is not null then
@@ -245,7 +249,7 @@ begin
     if p_created_to is not null then
         v_before_id := least(v_before_id, (select i.before_id from pgqueue._ids_around(p_created_to + interval '1 minute') i));
     end if;
-    foreach v_most in array array[least(100 + 2 * p_wanted, p_most), p_most] loop
+    foreach v_most in array array[least(100 + 2 * p_wanted, v_all), least(1000 + 5 * p_wanted, v_all), v_all] loop
         with walked as materialized (
             select 'live' as part, w.*
             from pgqueue._walk_live(
@@ -273,14 +277,34 @@ begin
             (select s.id + 1 from stopped s)
         into ids, finished_ats, stopped_before
         from found f;
-        exit when stopped_before is null or cardinality(ids) = p_wanted or v_most = p_most;
+        exit when stopped_before is null or cardinality(ids) = p_wanted or v_most = v_all;
     end loop;
 end $$;
 
 comment on function pgqueue._find_tasks(text, text, text, text, text, timestamptz, timestamptz, bigint, int, int) is
 'The newest p_wanted tasks that match, and where the search stopped early: it looked at nothing with a smaller id.';
 
--- Newest id first. A search ends after 10,000 live and 10,000 finished rows; list_cursor tells where.
+-- Row by row, by its key; finished_at is null for live ones.
+create or replace function pgqueue._tasks_by_key(p_ids bigint[], p_finished_ats timestamptz[]) returns setof pgqueue.all_tasks
+language plpgsql stable
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+begin
+    return query
+    select a.*
+    from unnest(p_ids, p_finished_ats) as u (id, finished_at)
+    cross join lateral (
+        select x.* from pgqueue.all_tasks x where x.id = u.id and x.finished_at = u.finished_at
+        union all
+        select x.* from pgqueue.all_tasks x where u.finished_at is null and x.id = u.id and x.finished_at is null
+    ) a
+    order by a.id desc;
+end $$;
+
+comment on function pgqueue._tasks_by_key(bigint[], timestamptz[]) is 'Tasks whose keys were found, newest id first.';
+
+-- Newest id first. A search ends after 5,000 live and 5,000 finished rows; list_cursor tells where.
 create or replace function pgqueue.list_tasks(
     p_queue_name text default null,
     p_status text default null,
@@ -293,9 +317,7 @@ create or replace function pgqueue.list_tasks(
     p_offset bigint default 0,
     p_before_id bigint default null
 ) returns setof pgqueue.all_tasks
-language plpgsql stable security definer
-set search_path = '' set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
-set plan_cache_mode = force_generic_plan
+language plpgsql stable security definer set search_path = '' set jit = off
 as $$
 declare
     v_ids bigint[];
@@ -305,21 +327,13 @@ begin
     select f.ids[p_offset + 1:], f.finished_ats[p_offset + 1:] into v_ids, v_finished_ats
     from pgqueue._find_tasks(
         p_queue_name, p_status, p_task_type, p_user_id, p_project_id, p_created_from, p_created_to, p_before_id,
-        (p_offset + p_limit)::int, 10000
+        (p_offset + p_limit)::int, 5000
     ) f;
-    return query
-    select a.*
-    from unnest(v_ids, v_finished_ats) as u (id, finished_at)
-    cross join lateral (
-        select x.* from pgqueue.all_tasks x where x.id = u.id and x.finished_at = u.finished_at
-        union all
-        select x.* from pgqueue.all_tasks x where u.finished_at is null and x.id = u.id and x.finished_at is null
-    ) a
-    order by a.id desc;
+    return query select k.* from pgqueue._tasks_by_key(v_ids, v_finished_ats) k;
 end $$;
 
 comment on function pgqueue.list_tasks(text, text, text, text, text, timestamptz, timestamptz, int, bigint, bigint) is
-'Tasks that match every filter given, newest id first, among the newest 10,000 live and 10,000 finished ones that the filter''s index leads to.';
+'Tasks that match every filter given, newest id first, among the newest 5,000 live and 5,000 finished ones that the filter''s index leads to.';
 
 create or replace function pgqueue.list_cursor(
     p_queue_name text default null,
@@ -338,7 +352,7 @@ begin
     return (
         select f.stopped_before
         from pgqueue._find_tasks(
-            p_queue_name, p_status, p_task_type, p_user_id, p_project_id, p_created_from, p_created_to, p_before_id, 10000, 10000
+            p_queue_name, p_status, p_task_type, p_user_id, p_project_id, p_created_from, p_created_to, p_before_id, 5000, 5000
         ) f
     );
 end $$;
@@ -347,7 +361,7 @@ comment on function pgqueue.list_cursor(text, text, text, text, text, timestampt
 'Where a list_tasks that found too few has stopped: the p_before_id to go on with, null where it saw all.';
 
 -- By queue, status and type what finished is known from rollups, and what lives from the index of lanes; for
--- other filters p_most live and p_most finished rows are looked at.
+-- other filters p_most rows are looked at, one half of them live, the other finished.
 create or replace function pgqueue.count_tasks(
     p_queue_name text default null,
     p_status text default null,
@@ -370,7 +384,7 @@ begin
         return query
         select cardinality(f.ids)::bigint, f.stopped_before is not null
         from pgqueue._find_tasks(
-            p_queue_name, p_status, p_task_type, p_user_id, p_project_id, p_created_from, p_created_to, null, p_most, p_most
+            p_queue_name, p_status, p_task_type, p_user_id, p_project_id, p_created_from, p_created_to, null, (p_most + 1) / 2, (p_most + 1) / 2
         ) f;
         return;
     end if;
@@ -509,30 +523,32 @@ comment on function pgqueue.get_logs(bigint, bigint, int) is 'What a task logged
 -- Failed and cancelled tasks that retry_task would accept, newest first, among the newest 10,000 such.
 create or replace function pgqueue.get_retryable_tasks(p_limit int default 100, p_queue_name text default null) returns setof pgqueue.all_tasks
 language plpgsql stable security definer
-set search_path = '' set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set search_path = '' set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
 set plan_cache_mode = force_generic_plan
 as $$
+declare
+    v_ids bigint[];
+    v_finished_ats timestamptz[];
 begin
     perform pgqueue._check_limit(p_limit);
-    return query
-    select a.*
+    select array_agg(r.id), array_agg(r.finished_at) into v_ids, v_finished_ats
     from (
-        select f.id, f.finished_at, f.queue_name, f.task_type, f.unique_key
-        from pgqueue.finished_tasks f
-        where f.status <> 'completed'
-        order by f.id desc
-        limit 10000
-    ) u
-    cross join lateral (
-        select x.* from pgqueue.all_tasks x where x.id = u.id and x.finished_at = u.finished_at
-    ) a
-    where (p_queue_name is null or u.queue_name = p_queue_name)
-    and (
-        u.unique_key is null
-        or not exists (select from pgqueue.tasks t where t.task_type = u.task_type and t.unique_key = u.unique_key)
-    )
-    order by u.id desc
-    limit p_limit;
+        select u.id, u.finished_at
+        from (
+            select f.id, f.finished_at, f.queue_name, f.task_type, f.unique_key
+            from pgqueue.finished_tasks f
+            where f.status <> 'completed'
+            order by f.id desc
+            limit 10000
+        ) u
+        where (p_queue_name is null or u.queue_name = p_queue_name)
+        and (
+            u.unique_key is null
+            or not exists (select from pgqueue.tasks t where t.task_type = u.task_type and t.unique_key = u.unique_key)
+        )
+        limit p_limit
+    ) r;
+    return query select k.* from pgqueue._tasks_by_key(v_ids, v_finished_ats) k;
 end $$;
 
 comment on function pgqueue.get_retryable_tasks(int, text) is 'Failed and cancelled tasks that can be retried now, among the newest 10,000.';

@@ -33,8 +33,8 @@ comment on column pgqueue.task_rollups.finished is 'How many tasks ended so; tho
 comment on column pgqueue.task_rollups.kept is 'How many of them are still in finished_tasks; only in rows of days.';
 comment on column pgqueue.task_rollups.run_us is 'Sum of the microseconds from the start of the last attempt to its end.';
 comment on column pgqueue.task_rollups.wait_us is 'Sum of the microseconds from when it was due to the start of the last attempt.';
-comment on column pgqueue.task_rollups.run_histogram is 'Pairs {bin, tasks} of the run times; see pgqueue._bin.';
-comment on column pgqueue.task_rollups.wait_histogram is 'Pairs {bin, tasks} of the waits.';
+comment on column pgqueue.task_rollups.run_histogram is 'The run times: tasks * 512 + bin for each bin of pgqueue._bin.';
+comment on column pgqueue.task_rollups.wait_histogram is 'The waits, in the same way.';
 
 -- Append only; every fold takes out what it has used.
 create table pgqueue.task_departures (
