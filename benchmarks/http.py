@@ -31,12 +31,14 @@ HEAD = b"Host: 127.0.0.1\r\nContent-Type: application/json\r\n"
 class Connection:
     """A bare keep-alive connection, so that the client costs little."""
 
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Take over a connection."""
+        self.reader, self.writer = reader, writer
+
     @classmethod
     async def open(cls, port: int) -> Connection:
         """Connect to a port of this machine."""
-        made = cls()
-        made.reader, made.writer = await asyncio.open_connection("127.0.0.1", port)
-        return made
+        return cls(*await asyncio.open_connection("127.0.0.1", port))
 
     async def ask(self, head: bytes, body: bytes = b"") -> None:
         """Send a request and read its answer."""

@@ -30,27 +30,41 @@ insert into pgqueue.finished_tasks (
 )
 select
     d.id, 'type_' || d.id %% 10, d.queue_name, 5, jsonb_build_object('n', d.id), d.status, 3, d.created_at,
-    case when d.id %% 50 = 0 then 'user_' || d.id %% 1000 end, case when d.id %% 100 = 0 then 'project_' || d.id %% 20 end,
+    case when d.id %% 50 = 0 then 'user_' || d.id %% 1000 end,
+    case when d.id %% 100 = 0 then 'project_' || d.id %% 20 end,
     1, (d.status = 'failed')::int, 0, 1, d.created_at, d.finished_at - d.run, d.finished_at,
     case when d.status = 'failed' then 'ValueError: no' end
 from (
     select
         n as id,
-        case when n %% 1000 = 0 then 'rare' when n %% 10 = 0 then 'reports' when n %% 3 = 0 then 'mail' else 'default' end as queue_name,
+        case
+            when n %% 1000 = 0 then 'rare'
+            when n %% 10 = 0 then 'reports'
+            when n %% 3 = 0 then 'mail'
+            else 'default'
+        end as queue_name,
         case when n %% 97 = 0 then 'failed' when n %% 389 = 0 then 'cancelled' else 'completed' end as status,
         s.finished_at, r.run, s.finished_at - r.run - r.wait as created_at
     from generate_series(%(first)s::bigint, %(last)s::bigint) n
     cross join lateral (
-        select %(day)s::timestamptz + %(length)s::interval * ((n - %(first)s) / (%(last)s - %(first)s + 1.0)::float8) as finished_at
+        select
+            %(day)s::timestamptz
+            + %(length)s::interval * ((n - %(first)s) / (%(last)s - %(first)s + 1.0)::float8) as finished_at
     ) s
     cross join lateral (
-        select interval '1 second' * exp((random() + 0 * n) * 6 - 4) as run, interval '1 second' * exp((random() + 0 * n) * 6 - 5) as wait
+        select
+            interval '1 second' * exp((random() + 0 * n) * 6 - 4) as run,
+            interval '1 second' * exp((random() + 0 * n) * 6 - 5) as wait
     ) r
 ) d
 """
 EXECUTIONS = """
-insert into pgqueue.executions (task_id, attempt, worker_id, started_at, finished_at, outcome, error_type, error_message)
-select f.id, 1, f.worker_id, f.started_at, f.finished_at, f.status, case when f.error is not null then 'ValueError' end, f.error
+insert into pgqueue.executions (
+    task_id, attempt, worker_id, started_at, finished_at, outcome, error_type, error_message
+)
+select
+    f.id, 1, f.worker_id, f.started_at, f.finished_at, f.status,
+    case when f.error is not null then 'ValueError' end, f.error
 from pgqueue.finished_tasks f
 where f.finished_at >= %(day)s and f.finished_at < %(day)s::timestamptz + interval '24 hours'
 """
@@ -70,7 +84,7 @@ def load(conn: Connection, live: int, finished: int, days: int) -> None:
     conn.execute("select set_config('pgqueue.notify', 'off', false)")
     conn.execute("select set_config('synchronous_commit', 'off', false)")
     conn.execute(QUEUES)
-    [today, now] = conn.execute("select date_trunc('day', now(), 'UTC'), now()").fetchone() or ()
+    today, now = conn.execute("select date_trunc('day', now(), 'UTC'), now()").fetchall()[0]
     a_day = -(-finished // days)
     for nr in range(days):
         first, last = nr * a_day + 1, min((nr + 1) * a_day, finished)
@@ -81,7 +95,7 @@ def load(conn: Connection, live: int, finished: int, days: int) -> None:
                 "select pgqueue._make_partition(%s, %s, (%s::timestamptz at time zone 'UTC')::date - %s)",
                 (table, column, today, back),
             )
-        [day] = conn.execute("select %s::timestamptz - interval '24 hours' * %s", (today, back)).fetchone() or ()
+        day = conn.execute("select %s::timestamptz - interval '24 hours' * %s", (today, back)).fetchall()[0][0]
         length = (now - today) if back == 0 else "24 hours"
         conn.execute(FINISHED, {"first": first, "last": last, "day": day, "length": length})
         conn.execute(EXECUTIONS, {"day": day})
@@ -94,12 +108,11 @@ def load(conn: Connection, live: int, finished: int, days: int) -> None:
 
 def fold(conn: Connection) -> int:
     """Fold all history into rollups, as maintenance does a day at a time; returns how many calls it took."""
-    [start] = conn.execute("select pgqueue._now()").fetchone() or ()
+    start = conn.execute("select pgqueue._now()").fetchall()[0][0]
     calls = 0
     while True:
         calls += 1
-        [done] = conn.execute("select pgqueue._fold_statistics() >= %s", (start,)).fetchone() or ()
-        if done:
+        if conn.execute("select pgqueue._fold_statistics() >= %s", (start,)).fetchall()[0][0]:
             return calls
 
 

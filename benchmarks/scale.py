@@ -86,13 +86,14 @@ def measure(dsn: str, calls: int = 100, reads: dict[str, str] | None = None, bud
             return {"id": 1 + (newest * 7919 * (nr + 1)) % newest}
 
         for name, sql in (reads or READS).items():
-            plain = _times(lambda nr, sql=sql: _run(conn, sql, arguments(nr), prepare=False), calls, budget_s)
-            prepared = _times(lambda nr, sql=sql: _run(conn, sql, arguments(nr), prepare=True), calls, budget_s)
-            yield Timing(name, *_summary(plain), *_summary(prepared))
+            each: dict[bool, tuple[float, float]] = {}
+            for prepare in (False, True):
 
+                def run(nr: int, sql: str = sql, *, prepare: bool = prepare) -> None:
+                    conn.execute(sql.encode(), arguments(nr), prepare=prepare).fetchall()
 
-def _run(conn: Connection, sql: str, arguments: dict[str, int], *, prepare: bool) -> None:
-    conn.execute(sql.encode(), arguments, prepare=prepare).fetchall()
+                each[prepare] = _summary(_times(run, calls, budget_s))
+            yield Timing(name, *each[False], *each[True])
 
 
 def _times(run: Callable[[int], None], calls: int, budget_s: float) -> list[float]:
@@ -118,7 +119,10 @@ def main() -> None:
     given = parser.parse_args()
     print(f"{'ms':<42}{'median':>9}{'p99':>9}{'prepared':>10}{'p99':>9}")
     for row in measure(given.dsn, given.calls):
-        print(f"{row.name:<42}{row.median:9.2f}{row.p99:9.2f}{row.prepared_median:10.2f}{row.prepared_p99:9.2f}", flush=True)
+        print(
+            f"{row.name:<42}{row.median:9.2f}{row.p99:9.2f}{row.prepared_median:10.2f}{row.prepared_p99:9.2f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ class History:
     def __init__(self, sql: Sql, clock: Clock, seed: int) -> None:
         self.sql = sql
         self.clock = clock
-        self.random = random.Random(seed)
+        self.random = random.Random(seed)  # noqa: S311 - choices that can be repeated
         self.ends: dict[int, End] = {}
         self.removed: list[End] = []
         self.clock.set(str(NOON))
@@ -205,7 +205,9 @@ class TestExactness:
         clock.advance(3600)
         fold_all(sql)
         history.check_everything()
-        assert sql.value("select count(*) from pgqueue.finished_tasks where finished_at >= pgqueue._folded_before()") == 0
+        assert (
+            sql.value("select count(*) from pgqueue.finished_tasks where finished_at >= pgqueue._folded_before()") == 0
+        )
         assert sql.value("select count(*) from pgqueue.task_departures") == 0
         assert history.removed
         assert len(history.counted()) > 50
@@ -329,7 +331,12 @@ class TestLateCommits:
         assert self.late(sql, connect, clock) == 1
 
     def test_without_the_fence_it_would_be_lost(self, sql: Sql, connect: Callable[[], Sql], clock: Clock) -> None:
-        change(sql, "_fold_statistics()", "v_state.fence <= pg_snapshot_xmin(pg_current_snapshot())", "v_state.fence is not null")
+        change(
+            sql,
+            "_fold_statistics()",
+            "v_state.fence <= pg_snapshot_xmin(pg_current_snapshot())",
+            "v_state.fence is not null",
+        )
         assert self.late(sql, connect, clock) == 0
 
     def test_a_clock_that_is_set_back_loses_nothing(self, sql: Sql, clock: Clock) -> None:
@@ -477,9 +484,7 @@ class TestSeries:
 
     @pytest.mark.parametrize("step", ["minute", "hour", "day"])
     @pytest.mark.parametrize("folds", [0, 2])
-    def test_it_equals_a_count_by_step_queue_and_type(
-        self, sql: Sql, clock: Clock, step: str, folds: int
-    ) -> None:
+    def test_it_equals_a_count_by_step_queue_and_type(self, sql: Sql, clock: Clock, step: str, folds: int) -> None:
         history = History(sql, clock, 7)
         for nr in range(60):
             history.work()
@@ -498,7 +503,11 @@ class TestSeries:
             for name in ("completed", "failed", "cancelled")
             if row[name]
         }
-        zero = {"minute": {"second": 0}, "hour": {"minute": 0, "second": 0}, "day": {"hour": 0, "minute": 0, "second": 0}}
+        zero: dict[str, dict[str, Any]] = {
+            "minute": {"second": 0},
+            "hour": {"minute": 0, "second": 0},
+            "day": {"hour": 0, "minute": 0, "second": 0},
+        }
         expected = Counter(
             (e.finished_at.replace(microsecond=0, **zero[step]), e.queue_name, e.task_type, e.status)
             for e in ends
@@ -566,7 +575,8 @@ class TestLists:
         sql.rows(
             "insert into pgqueue.finished_tasks (id, task_type, queue_name, priority, payload, status, max_retries,"
             " run_at, attempt, failures, crashes, created_at, started_at, finished_at)"
-            " select n, case n when 5 then 'rare' else 'usual' end, 'default', 5, '{}', 'completed', 3, at, 1, 0, 0, at, at, at"
+            " select n, case n when 5 then 'rare' else 'usual' end, 'default', 5, '{}', 'completed', 3,"
+            " at, 1, 0, 0, at, at, at"
             " from generate_series(1, %s) n,"
             " lateral (select clock_timestamp() - interval '1 second' + n * interval '1 microsecond' as at) s",
             count,
