@@ -190,6 +190,7 @@ _RULES = {
     "queues_concurrency": "concurrency lies between 0 and 100000",
     "queues_capacity": "capacity is at least 1; 0 takes the limit away",
     "queues_max_crashes": "max_crashes lies between 1 and 1000",
+    "tasks_state": "leave status, worker_id, claim_no, started_at, cancel_requested_at, waits_for out of an insert",
     "tasks_task_type": f"a task type has {_NAME}",
     "tasks_payload": "a payload has at most 1 MiB: store large data elsewhere and pass a reference to it",
     "tasks_result": "a result has at most 1 MiB: store large data elsewhere and return a reference to it",

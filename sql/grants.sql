@@ -25,7 +25,6 @@ revoke all on schema pgqueue from public;
 revoke all on all tables in schema pgqueue from public;
 revoke all on all sequences in schema pgqueue from public;
 revoke all on all functions in schema pgqueue from public;
-alter default privileges in schema pgqueue revoke execute on functions from public;
 
 grant usage on schema pgqueue to pgqueue_submitter, pgqueue_worker, pgqueue_reader, pgqueue_admin;
 
@@ -56,6 +55,8 @@ pgqueue.count_tasks(text, text, text, text, text, timestamptz, timestamptz, int)
 pgqueue.queue_stats(text),
 pgqueue.task_statistics(timestamptz, timestamptz),
 pgqueue.why_waiting(bigint),
+pgqueue.preview_operation(text, jsonb),
+pgqueue.count_older(interval),
 pgqueue.follow(uuid, text, bigint, text, int),
 pgqueue.keep_following(uuid, int),
 pgqueue.unfollow(uuid, text, bigint, text),
@@ -81,7 +82,14 @@ pgqueue.update_progress(bigint, int, text, text, int, int, int),
 pgqueue.set_task_result(bigint, jsonb, int),
 pgqueue.report_progress(jsonb),
 pgqueue.write_logs(jsonb),
-pgqueue.create_queue(text, int, int, int)
+pgqueue.create_queue(text, int, int, int, interval, interval, interval),
+pgqueue._drop_day(text),
+pgqueue.begin_retention(interval, interval, interval, interval),
+pgqueue.end_retention(timestamptz),
+pgqueue.expire(date, bigint, interval, interval, interval, boolean, int),
+pgqueue.step_operation(bigint, int),
+pgqueue.fail_operation(bigint, text),
+pgqueue.next_operation(interval)
 to pgqueue_worker, pgqueue_admin;
 
 grant execute on function
@@ -91,5 +99,7 @@ pgqueue.pause_queue(text, text),
 pgqueue.resume_queue(text),
 pgqueue.delete_queue(text),
 pgqueue.request_stop(bigint),
-pgqueue.cleanup(interval)
+pgqueue.cleanup(interval),
+pgqueue.start_operation(text, jsonb, text, text),
+pgqueue.cancel_operation(bigint)
 to pgqueue_admin;

@@ -129,20 +129,19 @@ class QueueOperations:
     async def submit_tasks(self, requests: Iterable[TaskRequest], *, conn: object = None) -> list[Task]:
         """Submit many tasks in one transaction; returns them in order. Raises as submit_task, and submits none then."""
         given = list(requests)
-        encoded = shared.chunks(given)
+        bulk = shared.bulk_of(given)
         if conn is not None:
-            return await self._submit_chunks(given, encoded, conn)
+            return await self._submit_chunks(given, bulk, conn)
         async with self.db.connection() as own, own.transaction():
-            return await self._submit_chunks(given, encoded, own)
+            return await self._submit_chunks(given, bulk, own)
 
-    async def _submit_chunks(self, given: list[TaskRequest], encoded: list[list[bytes]], conn: object) -> list[Task]:
+    async def _submit_chunks(self, given: list[TaskRequest], bulk: shared.Bulk, conn: object) -> list[Task]:
         answers: list[tuple[int, bool]] = []
-        for chunk in encoded:
+        for chunk in bulk.chunks:
             answered = await self.db.run(calls.submit_many(chunk), conn=conn)
             answers += answered
-        return [
-            shared.bulk_task_of(Task, request, answer, self) for request, answer in zip(given, answers, strict=True)
-        ]
+        pairs = zip(given, bulk.in_order(answers), strict=True)
+        return [shared.bulk_task_of(Task, request, answer, self) for request, answer in pairs]
 
     async def get_task(self, task_id: int, *, conn: object = None) -> Task:
         """Read a task, live or finished. Raises TaskNotFound."""

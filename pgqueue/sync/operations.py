@@ -107,20 +107,19 @@ class QueueOperations:
     def submit_tasks(self, requests: Iterable[TaskRequest], *, conn: object = None) -> list[Task]:
         """Submit many tasks in one transaction; returns them in order. Raises as submit_task, and submits none then."""
         given = list(requests)
-        encoded = shared.chunks(given)
+        bulk = shared.bulk_of(given)
         if conn is not None:
-            return self._submit_chunks(given, encoded, conn)
+            return self._submit_chunks(given, bulk, conn)
         with self.db.connection() as own, own.transaction():
-            return self._submit_chunks(given, encoded, own)
+            return self._submit_chunks(given, bulk, own)
 
-    def _submit_chunks(self, given: list[TaskRequest], encoded: list[list[bytes]], conn: object) -> list[Task]:
+    def _submit_chunks(self, given: list[TaskRequest], bulk: shared.Bulk, conn: object) -> list[Task]:
         answers: list[tuple[int, bool]] = []
-        for chunk in encoded:
+        for chunk in bulk.chunks:
             answered = self.db.run(calls.submit_many(chunk), conn=conn)
             answers += answered
-        return [
-            shared.bulk_task_of(Task, request, answer, self) for request, answer in zip(given, answers, strict=True)
-        ]
+        pairs = zip(given, bulk.in_order(answers), strict=True)
+        return [shared.bulk_task_of(Task, request, answer, self) for request, answer in pairs]
 
     def get_task(self, task_id: int, *, conn: object = None) -> Task:
         """Read a task, live or finished. Raises TaskNotFound."""

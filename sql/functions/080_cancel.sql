@@ -53,13 +53,13 @@ begin
         perform pgqueue._notify('pgqueue_control', jsonb_build_object('kind', 'cancel', 'worker_id', v_task.worker_id, 'task_id', p_id)::text);
         return 'running';
     end if;
-    perform pgqueue._cancel_waiting(p_id, v_reason);
+    perform pgqueue._cancel_waiting(array[p_id], v_reason);
     return 'cancelled';
 end $$;
 
 comment on function pgqueue.cancel_task(bigint, text) is 'Cancels a waiting task at once, asks a running one to stop; returns its status.';
 
-create or replace function pgqueue._cancel_waiting(p_id bigint, p_reason text) returns void
+create or replace function pgqueue._cancel_waiting(p_ids bigint[], p_reason text) returns void
 language plpgsql volatile
 set jit = off set enable_seqscan = off
 as $$
@@ -68,10 +68,10 @@ declare
 begin
     perform pgqueue._need_partition(v_now);
     with ended as (
-        delete from pgqueue.tasks t where t.id = p_id returning t.*
+        delete from pgqueue.tasks t where t.id = any(p_ids) returning t.*
     ),
     reported as (
-        delete from pgqueue.task_progress p where p.task_id = p_id returning p.task_id, pgqueue._progress_json(p) as progress
+        delete from pgqueue.task_progress p where p.task_id = any(p_ids) returning p.task_id, pgqueue._progress_json(p) as progress
     )
     insert into pgqueue.finished_tasks (
         id, task_type, queue_name, priority, payload, status, max_retries, timeout, run_at, unique_key, user_id,
@@ -84,11 +84,13 @@ begin
     from ended e
     left join reported r on r.task_id = e.id;
     if exists (select from pgqueue.listeners) then
-        perform pgqueue._publish_status(array[p_id]);
+        perform pgqueue._publish_status(p_ids);
     end if;
 end $$;
 
-comment on function pgqueue._cancel_waiting(bigint, text) is 'Ends a pending or blocked task that the caller has locked.';
+comment on function pgqueue._cancel_waiting(bigint[], text) is 'Ends pending and blocked tasks that the caller has locked.';
+
+drop function if exists pgqueue._cancel_waiting(bigint, text);
 
 -- A failed or cancelled task starts again: same id, its attempts go on, its counters begin anew.
 -- Lock order: the finished row, then the new one.
@@ -120,7 +122,7 @@ begin
         select t.id into v_live from pgqueue.tasks t where t.task_type = v_task.task_type and t.unique_key = v_task.unique_key;
         perform pgqueue._duplicate_task(v_live, v_task.task_type, v_task.unique_key);
     end if;
-    delete from pgqueue.finished_tasks f where f.id = p_id and f.finished_at = v_task.finished_at;
+    perform pgqueue._remove_finished(array[p_id], v_task.finished_at, v_task.finished_at, false);
     if exists (select from pgqueue.listeners) then
         perform pgqueue._publish_status(array[p_id]);
     end if;
@@ -142,3 +144,28 @@ begin
 end $$;
 
 comment on function pgqueue._refuse_retry(bigint) is 'Raises QU102 or QU201 for a task that is not finished.';
+
+-- The one place that takes tasks out of the history, for good or to start again (then their executions and
+-- logs stay). The caller has locked them; their ends lie between p_from and p_to.
+create or replace function pgqueue._remove_finished(p_ids bigint[], p_from timestamptz, p_to timestamptz, p_with_history boolean)
+returns int
+language plpgsql volatile
+set jit = off set enable_seqscan = off
+as $$
+declare
+    v_created_at timestamptz;
+    v_count int;
+begin
+    with gone as (
+        delete from pgqueue.finished_tasks f where f.id = any(p_ids) and f.finished_at between p_from and p_to returning f.created_at
+    )
+    select count(*), date_trunc('day', min(g.created_at), 'UTC') into v_count, v_created_at from gone g;
+    if p_with_history and v_count > 0 then
+        delete from pgqueue.executions e where e.task_id = any(p_ids) and e.finished_at between v_created_at and p_to;
+        delete from pgqueue.task_logs l where l.task_id = any(p_ids) and l.logged_at between v_created_at and p_to;
+    end if;
+    return v_count;
+end $$;
+
+comment on function pgqueue._remove_finished(bigint[], timestamptz, timestamptz, boolean) is
+'Deletes finished tasks that the caller has locked, with their executions and logs or without; returns how many.';
