@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pgqueue.handlers import TaskContext as TaskContext
     from pgqueue.models import Execution as Execution
     from pgqueue.models import LogLine as LogLine
+    from pgqueue.models import Operation as Operation
+    from pgqueue.models import OperationFilter as OperationFilter
     from pgqueue.models import Priority as Priority
     from pgqueue.models import QueueConfig as QueueConfig
     from pgqueue.models import QueueInfo as QueueInfo
@@ -39,7 +41,7 @@ _HOMES = {
     "database": ["Database"],
     "handlers": ["Cancel", "Handler", "PermanentError", "Retry", "RetryLater", "Snooze", "TaskContext"],
     "models": [
-        *("Execution", "LogLine", "Priority", "QueueConfig", "QueueInfo", "QueueStats"),
+        *("Execution", "LogLine", "Operation", "OperationFilter", "Priority", "QueueConfig", "QueueInfo", "QueueStats"),
         *("TaskFilter", "TaskProgress", "TaskRequest", "TaskStatistics"),
     ],
     "queue_service": ["QueueService"],

@@ -228,7 +228,7 @@ def from_postgres(exc: psycopg.Error) -> PgqueueError:
     if state.startswith(_GONE) or (not state and _is_operational(exc)):
         return _unavailable(exc)
     if state in _ABSENT and "pgqueue" in _text(exc):
-        return SchemaMismatch(_text(exc), hint="run: pgqueue migrate")
+        return SchemaMismatch(_text(exc), hint="run: pgqueue migrate", sqlstate=state)
     return PgqueueError(
         _text(exc), detail=_detail(exc), hint=exc.diag.message_hint or _HINTS.get(state), sqlstate=exc.sqlstate
     )

@@ -42,6 +42,7 @@ RESERVED = (
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=31_536_000)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
+Days = Annotated[float, msgspec.Meta(ge=0, le=365_000)]
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -71,6 +72,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     log_format: Literal["console", "json"] = "console"
     partition_days_ahead: Annotated[int, msgspec.Meta(ge=1, le=366)] = 14
     """How many daily partitions of history are kept ready."""
+    keep_completed_days: Days = 30.0
+    """How long completed tasks are kept where their queue says nothing."""
+    keep_failed_days: Days = 30.0
+    """How long failed tasks are kept. As long as the three are the same, whole days are dropped."""
+    keep_cancelled_days: Days = 30.0
+    """How long cancelled tasks are kept."""
 
     def __post_init__(self) -> None:
         if self.heartbeat_s * 3 > self.lease_s:

@@ -1,11 +1,21 @@
 """What goes in and comes out: msgspec structs, and how payloads and results become JSON."""
 
-from pgqueue.models.encoding import check_number, check_text, check_time, encode_payload, encode_result
+from pgqueue.models.encoding import (
+    check_number,
+    check_span,
+    check_text,
+    check_time,
+    encode_payload,
+    encode_result,
+)
 from pgqueue.models.structs import (
     Event,
     Execution,
     LogLine,
     OnConflict,
+    Operation,
+    OperationFilter,
+    OperationKind,
     Orders,
     Priority,
     QueueConfig,
@@ -25,6 +35,9 @@ __all__ = [
     "Execution",
     "LogLine",
     "OnConflict",
+    "Operation",
+    "OperationFilter",
+    "OperationKind",
     "Orders",
     "Priority",
     "QueueConfig",
@@ -38,6 +51,7 @@ __all__ = [
     "TaskStatistics",
     "WorkerInfo",
     "check_number",
+    "check_span",
     "check_text",
     "check_time",
     "encode_payload",

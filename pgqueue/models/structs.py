@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import msgspec
@@ -14,6 +14,9 @@ __all__ = [
     "Execution",
     "LogLine",
     "OnConflict",
+    "Operation",
+    "OperationFilter",
+    "OperationKind",
     "Orders",
     "Priority",
     "QueueConfig",
@@ -30,6 +33,7 @@ __all__ = [
 
 Status = Literal["blocked", "pending", "running", "completed", "failed", "cancelled"]
 OnConflict = Literal["return", "raise", "replace"]
+OperationKind = Literal["retry", "cancel", "delete"]
 
 
 class Priority(enum.IntEnum):
@@ -105,6 +109,58 @@ class TaskFilter(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Keyset paging: only tasks with a smaller id."""
 
 
+class OperationFilter(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Which tasks an operation changes; all that is given must fit. `all=True` where nothing else is given."""
+
+    queue_name: str | None = None
+    status: Status | None = None
+    """Retry: failed (the default) or cancelled; cancel: pending, blocked or running; delete: an ended one."""
+    task_type: str | None = None
+    user_id: str | None = None
+    project_id: str | None = None
+    unique_key: str | None = None
+    error: str | None = None
+    """A part of the error's text, in any case."""
+    created_from: datetime | None = None
+    created_to: datetime | None = None
+    finished_from: datetime | None = None
+    finished_to: datetime | None = None
+    all: bool = False
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
+    """A change of many tasks, as far as it is; or (`state` "preview") what one would change."""
+
+    operation_id: int | None
+    kind: OperationKind
+    filter: dict[str, Any]
+    state: Literal["preview", "running", "completed", "cancelled", "failed"]
+    matched: int
+    """Tasks found so far."""
+    is_capped: bool = False
+    """A preview stopped counting at `matched`."""
+    sample_ids: list[int] = []
+    """The newest of them, in a preview."""
+    done: int = 0
+    skipped: int = 0
+    details: dict[str, Any] = {}
+    """By reason (duplicate, queue_full, queue_missing, busy; asked_to_stop among the done) count and first ids."""
+    busy: int = 0
+    """Tasks that somebody else holds; they are tried again."""
+    percent: float = 0.0
+    """How much of what there was at the start was looked at."""
+    requested_by: str | None = None
+    created_at: datetime | None = None
+    stepped_at: datetime | None = None
+    finished_at: datetime | None = None
+    error: str | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """True once it ended."""
+        return self.state in ("completed", "cancelled", "failed")
+
+
 class TaskProgress(msgspec.Struct, frozen=True):
     """How far a task is. `progress` in percent; 100 once it is completed."""
 
@@ -139,6 +195,10 @@ class QueueInfo(msgspec.Struct, frozen=True, kw_only=True):
     max_crashes: int
     paused_at: datetime | None
     pause_reason: str | None
+    keep_completed: timedelta | None = None
+    """How long completed tasks are kept; None: as the settings say. So for those that failed or were cancelled."""
+    keep_failed: timedelta | None = None
+    keep_cancelled: timedelta | None = None
 
 
 class QueueStats(msgspec.Struct, frozen=True):

@@ -4,6 +4,7 @@ QueueOperations, StateService and RetryManager are asynchronous; `pgqueue.sync` 
 Each method that is made from a call of `calls` raises what that call raises, and DatabaseUnavailable.
 """
 
+from pgqueue.services.operating import drive
 from pgqueue.services.operations import QueueOperations, Task, async_method
 from pgqueue.services.shared import FINAL, TaskPage
 from pgqueue.services.state import RetryManager, StateService, Subscription
@@ -17,4 +18,5 @@ __all__ = [
     "Task",
     "TaskPage",
     "async_method",
+    "drive",
 ]

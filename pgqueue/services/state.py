@@ -11,6 +11,7 @@ import structlog
 from pgqueue import calls, retention
 from pgqueue.listen import cancel_all, hub_of
 from pgqueue.services import shared
+from pgqueue.services.operating import drive
 from pgqueue.services.operations import QueueOperations, Task, async_method, follow_progress
 
 if TYPE_CHECKING:
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
 
     from pgqueue.database import Database
     from pgqueue.listen import Hub
-    from pgqueue.models import TaskFilter, TaskProgress
+    from pgqueue.models import Operation, OperationFilter, OperationKind, TaskFilter, TaskProgress
     from pgqueue.services.shared import TaskPage
 
     ProgressCallback = Callable[[TaskProgress], object]
+    OperationCallback = Callable[[Operation], object]
 
 __all__ = ["RetryManager", "StateService", "Subscription"]
 
@@ -137,7 +139,7 @@ class StateService:
 
 
 class RetryManager:
-    """Tasks that failed, and history that is no longer wanted."""
+    """Tasks that failed, changes of many tasks at once, and history that is no longer wanted."""
 
     def __init__(self, db: Database) -> None:
         """Opens nothing."""
@@ -149,13 +151,68 @@ class RetryManager:
         records = await self.db.run(calls.get_retryable_tasks(limit, queue_name))
         return [shared.bind(Task, record, operations) for record in records]
 
-    async def cleanup_old_tasks(self, age: timedelta) -> int:
-        """Remove tasks that finished longer ago, with their executions and logs; return how many.
-
-        Raises InvalidInput.
-        """
-        return await retention.cleanup(self.db, age)
-
     async def retry_task(self, task_id: int, *, conn: object = None) -> int:
         """Start a failed or cancelled task again: same id. Raises TaskNotFound, InvalidTransition, DuplicateTask."""
         return await self.db.run(calls.retry_task(task_id), conn=conn)
+
+    async def retry_tasks(
+        self, wanted: OperationFilter, *, dry_run: bool = False, on_progress: OperationCallback | None = None
+    ) -> Operation:
+        """Start all failed (or cancelled) tasks that fit again: same ids, executions kept.
+
+        Those whose unique key a live task has, and those that their queue has no room for, are skipped and
+        reported. Should this process die, the workers go on. `dry_run` only tells what fits. Raises InvalidInput.
+        """
+        return await self._operate("retry", wanted, None, dry_run, on_progress)
+
+    async def cancel_tasks(
+        self,
+        wanted: OperationFilter,
+        reason: str | None = None,
+        *,
+        dry_run: bool = False,
+        on_progress: OperationCallback | None = None,
+    ) -> Operation:
+        """Cancel all waiting tasks that fit, and ask running ones to stop; otherwise as `retry_tasks`."""
+        return await self._operate("cancel", wanted, reason, dry_run, on_progress)
+
+    async def delete_tasks(
+        self, wanted: OperationFilter, *, dry_run: bool = False, on_progress: OperationCallback | None = None
+    ) -> Operation:
+        """Delete all finished tasks that fit, with executions and logs; otherwise as `retry_tasks`."""
+        return await self._operate("delete", wanted, None, dry_run, on_progress)
+
+    async def _operate(
+        self,
+        kind: OperationKind,
+        wanted: OperationFilter,
+        reason: str | None,
+        dry_run: bool,  # noqa: FBT001 - handed through
+        on_progress: OperationCallback | None,
+    ) -> Operation:
+        if dry_run:
+            return await self.db.run(calls.preview_operation(kind, wanted))
+        operation_id = await self.db.run(calls.start_operation(kind, wanted, reason=reason))
+        async for operation in self.follow_operation(operation_id):
+            if on_progress is not None:
+                on_progress(operation)
+        return operation
+
+    def follow_operation(self, operation_id: int) -> AsyncIterator[Operation]:
+        """Go on with an operation to its end, yielding how far it is; two may do so at once.
+
+        Raises InvalidInput where there is none, and what a step raises: it has failed then.
+        """
+        return drive(self.db, operation_id)
+
+    get_operation = async_method(calls.get_operation)
+    get_operations = async_method(calls.get_operations)
+    cancel_operation = async_method(calls.cancel_operation)
+
+    async def cleanup_old_tasks(self, age: timedelta | None = None) -> int:
+        """Remove tasks that finished longer ago, with their executions and logs; return how many.
+
+        None: those that were kept for as long as their queue or the settings say, as workers do every ten minutes.
+        Raises InvalidInput.
+        """
+        return await retention.cleanup(self.db, age)

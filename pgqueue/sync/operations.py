@@ -15,6 +15,7 @@ from pgqueue.sync.ear import changes, follow_progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from datetime import timedelta
 
     from pgqueue.calls import Call
     from pgqueue.database import SyncDatabase
@@ -157,17 +158,31 @@ class QueueOperations:
         """Start a failed or cancelled task again: same id. Raises TaskNotFound, InvalidTransition, DuplicateTask."""
         return self.db.run(calls.retry_task(task_id), conn=conn)
 
-    def create_queue(
+    def create_queue(  # noqa: PLR0913 - as in SQL
         self,
         name: str,
         *,
         concurrency: int | None = None,
         capacity: int | None = None,
         max_crashes: int | None = None,
+        keep_completed: timedelta | None = None,
+        keep_failed: timedelta | None = None,
+        keep_cancelled: timedelta | None = None,
         conn: object = None,
     ) -> str:
-        """Make a queue, or change what is given; a capacity of 0 takes the limit away. Raises InvalidInput."""
-        call = calls.create_queue(name, concurrency=concurrency, capacity=capacity, max_crashes=max_crashes)
+        """Make a queue, or change what is given; a capacity of 0 takes the limit away.
+
+        keep_… is how long its finished tasks are kept, by their status. Raises InvalidInput.
+        """
+        call = calls.create_queue(
+            name,
+            concurrency=concurrency,
+            capacity=capacity,
+            max_crashes=max_crashes,
+            keep_completed=keep_completed,
+            keep_failed=keep_failed,
+            keep_cancelled=keep_cancelled,
+        )
         return self.db.run(call, conn=conn)
 
     def pause_queue(self, name: str, reason: str | None = None, *, conn: object = None) -> None:

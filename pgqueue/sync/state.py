@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from pgqueue import calls, retention
-from pgqueue.errors import PgqueueError
+from pgqueue.errors import DatabaseUnavailable, PgqueueError
 from pgqueue.services import shared
+from pgqueue.services.operating import BATCH, PAUSE_S, has_to_wait
 from pgqueue.sync.ear import Ear, follow_progress, listen
 from pgqueue.sync.operations import QueueOperations, Task, sync_method
 
@@ -18,10 +20,11 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from pgqueue.database import SyncDatabase
-    from pgqueue.models import TaskFilter, TaskProgress
+    from pgqueue.models import Operation, OperationFilter, OperationKind, TaskFilter, TaskProgress
     from pgqueue.services import TaskPage
 
     ProgressCallback = Callable[[TaskProgress], object]
+    OperationCallback = Callable[[Operation], object]
 
 __all__ = ["RetryManager", "StateService", "Subscription"]
 
@@ -166,7 +169,7 @@ class StateService:
 
 
 class RetryManager:
-    """Tasks that failed, and history that is no longer wanted."""
+    """Tasks that failed, changes of many tasks at once, and history that is no longer wanted."""
 
     def __init__(self, db: SyncDatabase) -> None:
         """Opens nothing."""
@@ -178,13 +181,85 @@ class RetryManager:
         records = self.db.run(calls.get_retryable_tasks(limit, queue_name))
         return [shared.bind(Task, record, operations) for record in records]
 
-    def cleanup_old_tasks(self, age: timedelta) -> int:
+    def retry_task(self, task_id: int, *, conn: object = None) -> int:
+        """Start a failed or cancelled task again: same id. Raises TaskNotFound, InvalidTransition, DuplicateTask."""
+        return self.db.run(calls.retry_task(task_id), conn=conn)
+
+    def retry_tasks(
+        self, wanted: OperationFilter, *, dry_run: bool = False, on_progress: OperationCallback | None = None
+    ) -> Operation:
+        """Start all failed (or cancelled) tasks that fit again: same ids, executions kept.
+
+        Those whose unique key a live task has, and those that their queue has no room for, are skipped and
+        reported. Should this process die, the workers go on. `dry_run` only tells what fits. Raises InvalidInput.
+        """
+        return self._operate("retry", wanted, None, dry_run, on_progress)
+
+    def cancel_tasks(
+        self,
+        wanted: OperationFilter,
+        reason: str | None = None,
+        *,
+        dry_run: bool = False,
+        on_progress: OperationCallback | None = None,
+    ) -> Operation:
+        """Cancel all waiting tasks that fit, and ask running ones to stop; otherwise as `retry_tasks`."""
+        return self._operate("cancel", wanted, reason, dry_run, on_progress)
+
+    def delete_tasks(
+        self, wanted: OperationFilter, *, dry_run: bool = False, on_progress: OperationCallback | None = None
+    ) -> Operation:
+        """Delete all finished tasks that fit, with executions and logs; otherwise as `retry_tasks`."""
+        return self._operate("delete", wanted, None, dry_run, on_progress)
+
+    def _operate(
+        self,
+        kind: OperationKind,
+        wanted: OperationFilter,
+        reason: str | None,
+        dry_run: bool,  # noqa: FBT001 - handed through
+        on_progress: OperationCallback | None,
+    ) -> Operation:
+        if dry_run:
+            return self.db.run(calls.preview_operation(kind, wanted))
+        operation_id = self.db.run(calls.start_operation(kind, wanted, reason=reason))
+        for operation in self.follow_operation(operation_id):
+            if on_progress is not None:
+                on_progress(operation)
+        return operation
+
+    def follow_operation(self, operation_id: int) -> Iterator[Operation]:
+        """Go on with an operation to its end, yielding how far it is; two may do so at once.
+
+        Raises InvalidInput where there is none, and what a step raises: it has failed then.
+        """
+        return drive(self.db, operation_id)
+
+    get_operation = sync_method(calls.get_operation)
+    get_operations = sync_method(calls.get_operations)
+    cancel_operation = sync_method(calls.cancel_operation)
+
+    def cleanup_old_tasks(self, age: timedelta | None = None) -> int:
         """Remove tasks that finished longer ago, with their executions and logs; return how many.
 
+        None: those that were kept for as long as their queue or the settings say, as workers do every ten minutes.
         Raises InvalidInput.
         """
         return retention.cleanup_sync(self.db, age)
 
-    def retry_task(self, task_id: int, *, conn: object = None) -> int:
-        """Start a failed or cancelled task again: same id. Raises TaskNotFound, InvalidTransition, DuplicateTask."""
-        return self.db.run(calls.retry_task(task_id), conn=conn)
+
+def drive(database: SyncDatabase, operation_id: int) -> Iterator[Operation]:
+    """Make an operation's steps until it ends, as the async one does."""
+    last: Operation | None = None
+    while last is None or not last.is_final:
+        try:
+            now = database.run(calls.step_operation(operation_id, BATCH))
+        except DatabaseUnavailable:
+            raise
+        except PgqueueError as error:
+            database.run(calls.fail_operation(operation_id, str(error)))
+            raise
+        yield now
+        if not now.is_final and has_to_wait(last, now):
+            time.sleep(PAUSE_S)
+        last = now

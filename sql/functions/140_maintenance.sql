@@ -86,7 +86,7 @@ as $$
     union
     select unnest(array[q.keep_completed, q.keep_failed, q.keep_cancelled]) from pgqueue.queues q
     except
-    select null
+    select null::interval
 $$;
 
 comment on function pgqueue._keeps(interval, interval, interval) is 'The different times for which finished tasks are kept.';
@@ -139,6 +139,24 @@ end $$;
 
 comment on function pgqueue.begin_retention(interval, interval, interval, interval) is
 'What a pass over the history has to do, for the one who shall do it now; no row for everybody else.';
+
+-- The same for a cleanup by hand: whatever is older than p_age, whatever the queues' settings.
+create or replace function pgqueue.plan_cleanup(p_age interval) returns table (started_at timestamptz, drop_before timestamptz, days date[])
+language plpgsql stable security definer set search_path = ''
+as $$
+begin
+    perform pgqueue._check_age(p_age);
+    started_at := pgqueue._now();
+    drop_before := started_at - least(p_age, interval '1000 years');
+    days := array(
+        select d.day
+        from pgqueue._days_of_history() d
+        where d.from_moment < drop_before and d.to_moment > date_trunc('day', drop_before, 'UTC')
+    );
+    return next;
+end $$;
+
+comment on function pgqueue.plan_cleanup(interval) is 'What a cleanup of all that is older has to do.';
 
 create or replace function pgqueue.end_retention(p_started_at timestamptz) returns void
 language plpgsql volatile security definer set search_path = ''
