@@ -36,7 +36,7 @@ FILE_NAME = "pgqueue.toml"
 RESERVED = (
     *("CONFIG", "DEBUG", "OUTPUT"),
     *("TEST_", "DEMO_", "BENCH_", "CLI_", "UP_", "WORKER_", "API_", "MIGRATE_", "SUBMIT_", "TASK_"),
-    *("QUEUE_", "SCHEDULE_", "WORKERS_", "TOP_", "DB_", "DOCTOR_", "KEY_"),
+    *("QUEUE_", "SCHEDULE_", "OPERATION_", "CLEANUP_", "WORKERS_", "TOP_", "DB_", "DOCTOR_", "KEY_"),
 )
 """What may follow PGQUEUE_ beside the settings: the options of commands, and the tests' own."""
 

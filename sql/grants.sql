@@ -45,6 +45,8 @@ grant execute on function
 pgqueue._now(),
 pgqueue._partition_name(text, date),
 pgqueue._count_waiting(text, int),
+pgqueue._keeps(interval, interval, interval),
+pgqueue._days_overdue(interval),
 pgqueue.get_task(bigint),
 pgqueue.get_progress(bigint),
 pgqueue.get_executions(bigint),

@@ -18,6 +18,8 @@ COMMANDS = {
     "submit": ("pgqueue.cli.submit", "Submit a task."),
     "task": ("pgqueue.cli.task", "List, show, watch, retry and cancel tasks."),
     "queue": ("pgqueue.cli.queue", "List, create, pause and resume queues."),
+    "operation": ("pgqueue.cli.operation", "List, show and cancel changes of many tasks."),
+    "cleanup": ("pgqueue.cli.cleanup", "Remove old finished tasks."),
     "workers": ("pgqueue.cli.workers", "List the workers, or stop some."),
     "top": ("pgqueue.cli.top", "Show live what the queues and workers do."),
     "db": ("pgqueue.cli.db", "Manage the embedded PostgreSQL server."),

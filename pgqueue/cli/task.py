@@ -8,7 +8,7 @@ import click
 
 from pgqueue.cli import words
 from pgqueue.cli.base import Group, data_options
-from pgqueue.cli.bulk import cancel, retry
+from pgqueue.cli.bulk import cancel, delete, retry
 from pgqueue.cli.follow import result, watch
 from pgqueue.cli.logs import logs
 from pgqueue.cli.output import Column, emit_one, emit_rows, facts, plain, pretty, table, write_table
@@ -161,5 +161,5 @@ def _section(title: str, text: str) -> None:
     click.echo(visible("\n".join(f"  {part}" for part in text.splitlines())))
 
 
-for _command in (watch, logs, result, retry, cancel):
+for _command in (watch, logs, result, retry, cancel, delete):
     task.add_command(_command)

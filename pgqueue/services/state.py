@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from pgqueue import calls, retention
+from pgqueue.calls.keeping import checked_age
 from pgqueue.listen import cancel_all, hub_of
 from pgqueue.services import shared
 from pgqueue.services.operating import drive
@@ -209,10 +210,16 @@ class RetryManager:
     get_operations = async_method(calls.get_operations)
     cancel_operation = async_method(calls.cancel_operation)
 
-    async def cleanup_old_tasks(self, age: timedelta | None = None) -> int:
+    async def cleanup_old_tasks(self, age: timedelta) -> int:
         """Remove tasks that finished longer ago, with their executions and logs; return how many.
 
-        None: those that were kept for as long as their queue or the settings say, as workers do every ten minutes.
         Raises InvalidInput.
         """
-        return await retention.cleanup(self.db, age)
+        return await retention.cleanup(self.db, checked_age(age))
+
+    async def apply_retention(self) -> int:
+        """Remove tasks that were kept for as long as their queue or the settings say; return how many.
+
+        Workers do this by themselves every ten minutes.
+        """
+        return await retention.cleanup(self.db)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from pgqueue import calls, retention
+from pgqueue.calls.keeping import checked_age
 from pgqueue.errors import DatabaseUnavailable, PgqueueError
 from pgqueue.services import shared
 from pgqueue.services.operating import BATCH, PAUSE_S, has_to_wait
@@ -239,13 +240,19 @@ class RetryManager:
     get_operations = sync_method(calls.get_operations)
     cancel_operation = sync_method(calls.cancel_operation)
 
-    def cleanup_old_tasks(self, age: timedelta | None = None) -> int:
+    def cleanup_old_tasks(self, age: timedelta) -> int:
         """Remove tasks that finished longer ago, with their executions and logs; return how many.
 
-        None: those that were kept for as long as their queue or the settings say, as workers do every ten minutes.
         Raises InvalidInput.
         """
-        return retention.cleanup_sync(self.db, age)
+        return retention.cleanup_sync(self.db, checked_age(age))
+
+    def apply_retention(self) -> int:
+        """Remove tasks that were kept for as long as their queue or the settings say; return how many.
+
+        Workers do this by themselves every ten minutes.
+        """
+        return retention.cleanup_sync(self.db)
 
 
 def drive(database: SyncDatabase, operation_id: int) -> Iterator[Operation]:

@@ -167,6 +167,17 @@ $$;
 
 comment on function pgqueue._days_of_history() is 'The days of which finished tasks can be kept, from and to when.';
 
+-- Whole days of tasks that retention should have removed by now. The day after its time is the day to remove it.
+create or replace function pgqueue._days_overdue(p_keep interval) returns setof text
+language sql stable security definer set search_path = ''
+as $$
+    select p.partition_name
+    from pgqueue._partitions_before(pgqueue._now() - p_keep - interval '1 day') p
+    where p.parent_name = 'finished_tasks'
+$$;
+
+comment on function pgqueue._days_overdue(interval) is 'Days of finished tasks that should have been dropped more than a day ago.';
+
 create or replace function pgqueue._partition_rows(p_partition_name text) returns bigint
 language plpgsql stable security definer set search_path = ''
 as $$

@@ -118,6 +118,16 @@ select
     ) as missing_partitions,
     (select count(*) from pgqueue.worker_overview w where w.state = 'alive') as workers_alive,
     (select count(*) from pgqueue.worker_overview w where w.state in ('lost', 'silent')) as workers_lost,
-    (select count(*) from pgqueue.stuck_tasks) as stuck_tasks;
+    (select count(*) from pgqueue.stuck_tasks) as stuck_tasks,
+    (
+        select count(*)
+        from pgqueue._days_overdue((select max(k) from pgqueue.retention r, pgqueue._keeps(r.keep_completed, r.keep_failed, r.keep_cancelled) k))
+    ) as overdue_days,
+    (select pgqueue._now() - r.started_at from pgqueue.retention r where r.started_at > '-infinity') as last_retention,
+    (
+        select count(*)
+        from pgqueue.operations o
+        where o.state = 'running' and coalesce(o.stepped_at, o.created_at) < pgqueue._now() - interval '5 minutes'
+    ) as forgotten_operations;
 
-comment on view pgqueue.health is 'Is anything in the way? Old transactions, dead rows, missing partitions, a full notification queue, lost workers.';
+comment on view pgqueue.health is 'Is anything in the way? Old transactions, dead rows, missing partitions, a full notification queue, lost workers, history that should be gone.';

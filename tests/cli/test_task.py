@@ -82,14 +82,15 @@ def test_many_are_retried_and_cancelled_only_by_a_filter_or_all(cli: Cli, conn: 
     assert "2 tasks would be cancelled; nothing was changed" in tried.err
     assert live() == [4, 5]
 
-    assert cli("task", "retry", "--all").out == "2\n"
+    assert "retried 1 task" in cli("task", "retry", "--all").err
     assert live() == [2, 4, 5]
-    assert cli("task", "retry", "--status", "cancelled", "-o", "json").json == [{"task_id": 3, "status": "pending"}]
+    done = cli("task", "retry", "--status", "cancelled", "-o", "json").json
+    assert (done["kind"], done["state"], done["done"], done["percent"]) == ("retry", "completed", 1, 100)
     ended = cli("task", "cancel", 4, 1, 99, "--reason", "changed my mind")
     assert (ended.code, ended.out) == (4, "4\n")
     assert "task 1 is completed and cannot be cancelled" in ended.err
     assert "there is no task 99" in ended.err
-    assert cli("task", "cancel", "--all").lines == ["5", "3", "2"]
+    assert "cancelled 3 tasks" in cli("task", "cancel", "--all").err
     assert live() == []
     errors = conn.execute("select error from pgqueue.finished_tasks where id = 4").fetchall()
     assert errors == [("changed my mind",)]

@@ -134,7 +134,9 @@ def test_a_priority_is_a_smallint(sql: Sql, priority: int) -> None:
 def test_a_task_starts_as_pending(sql: Sql, status: str) -> None:
     error = sql.refuses("QU001", "insert into pgqueue.tasks (task_type, status) values ('a', %s)", status)
     assert error.diag.message_hint == "Leave status out; use run_at to start it later."
-    whole = "insert into pgqueue.tasks (task_type, status, worker_id, claim_no, started_at) values ('a', %s, 1, 1, now())"
+    whole = (
+        "insert into pgqueue.tasks (task_type, status, worker_id, claim_no, started_at) values ('a', %s, 1, 1, now())"
+    )
     sql.refuses("QU001", whole, status)
 
 
