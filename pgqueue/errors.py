@@ -258,6 +258,7 @@ _RULES = {
     "schedules_metadata": "the metadata of a schedule is a JSON object",
     "schedules_pause_reason": "a reason has at most 1000 characters",
     "operations_reason": "a reason has at most 1000 characters",
+    "tasks_state": "leave status, worker_id, claim_no, started_at, cancel_requested_at, waits_for out of an insert",
     "tasks_task_type": f"a task type has {_NAME}",
     "tasks_payload": "a payload has at most 1 MiB: store large data elsewhere and pass a reference to it",
     "tasks_result": "a result has at most 1 MiB: store large data elsewhere and return a reference to it",
@@ -300,7 +301,7 @@ def from_postgres(exc: psycopg.Error) -> PgqueueError:
     if state.startswith(_GONE) or (not state and _is_operational(exc)):
         return _unavailable(exc)
     if state in _ABSENT and "pgqueue" in _text(exc):
-        return SchemaMismatch(_text(exc), hint="run: pgqueue migrate")
+        return SchemaMismatch(_text(exc), hint="run: pgqueue migrate", sqlstate=state)
     return PgqueueError(
         _text(exc), detail=_detail(exc), hint=exc.diag.message_hint or _HINTS.get(state), sqlstate=exc.sqlstate
     )

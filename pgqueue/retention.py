@@ -1,45 +1,50 @@
-"""Old history goes: whole days are detached and dropped, what remains is deleted.
+"""Old history goes: whole days are dropped, and what remains is deleted in small batches.
 
-Nobody who finishes a task waits for it: detaching is concurrent, and every statement gives up after a
-fifth of a second and is tried again. What to do next is said by one generator, for async and blocking services.
+Nobody who finishes a task waits for it: the owner of the tables detaches a day concurrently, every statement
+gives up after a fifth of a second and is tried again, and batches leave the machine to others in between. What
+to do next is said by one generator, for async and blocking services.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import psycopg
 import structlog
 
 from pgqueue import calls
-from pgqueue.calls import Call
+from pgqueue.calls import Call, Keep
+from pgqueue.calls.keeping import checked_age
 from pgqueue.database import translated
-from pgqueue.errors import SchemaMismatch
+from pgqueue.errors import PgqueueError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-    from datetime import timedelta
 
-    from pgqueue.calls import Partition
+    from pgqueue.calls import Expired, Partition, Pass
     from pgqueue.database import Database, SyncDatabase
+    from pgqueue.settings import Settings
+
+    Steps = Generator["Step", Any, int]
 
 __all__ = ["cleanup", "cleanup_sync"]
 
 LOCK_TIMEOUT = "set lock_timeout = '200ms'"
 TRIES = 25
 PAUSE_S = 0.05
-BUSY = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
-GONE = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedObject)
-TAKEN = psycopg.errors.ObjectNotInPrerequisiteState
-REPORTED: tuple[type[psycopg.Error], ...] = (*BUSY, *GONE, TAKEN)
-CAUGHT: tuple[type[Exception], ...] = (*REPORTED, SchemaMismatch)
+REST = 1.0
+"""How long to rest after a batch, in multiples of the time it took."""
+IN_THE_WAY = {"55P03", "40P01", "55000", "42P01", "42704"}
+"""Locked, deadlocked, or just being removed by somebody else."""
+NOT_OURS = "42501"
+EVERY = timedelta(minutes=10)
 log = structlog.get_logger()
 
 
 class Statement(NamedTuple):
-    """Run this, in autocommit mode, on the one dedicated connection; an error of PostgreSQL's is thrown in."""
+    """Run this, in autocommit mode, on one dedicated direct connection."""
 
     text: str
 
@@ -51,100 +56,153 @@ class Wait(NamedTuple):
 
 
 Step = Call[Any] | Statement | Wait
-"""Answers are sent in; the removed count is the generator's own return value."""
+"""Answers are sent in, errors thrown in; the removed count is the generator's own return value."""
 
 
-def _steps(age: timedelta) -> Generator[Step, Any, int]:
-    """Say what to do next, until all that is older than `age` is gone; returns how many tasks went."""
+def _steps(age: timedelta | None, settings: Settings, *, every: timedelta, direct: bool, counted: bool) -> Steps:
+    """Say what to do next; returns how many tasks went, without those of dropped days where they are not counted."""
+    if age is None:
+        keep = Keep(*(timedelta(days=days) for days in _days_kept(settings)))
+        plan: Pass | None = yield calls.begin_retention(keep, every)
+    else:
+        keep = Keep(*(checked_age(age),) * 3)
+        plan = yield calls.plan_cleanup(age)
+    if plan is None:
+        return 0
+    removed = yield from _drop_days(plan, direct=direct, counted=counted)
+    skipped = 0
+    for day in plan.days:
+        after_id: int | None = None
+        while True:
+            started = time.monotonic()
+            batch: Expired = yield calls.expire(day, after_id, keep, by_queue=age is None)
+            removed += batch.removed
+            skipped += batch.skipped
+            after_id = batch.last_id
+            if after_id is None:
+                break
+            yield Wait((time.monotonic() - started) * REST)
+    if age is None and not skipped:
+        yield calls.end_retention(plan.started_at)
+    return removed
+
+
+def _days_kept(settings: Settings) -> tuple[float, float, float]:
+    return settings.keep_completed_days, settings.keep_failed_days, settings.keep_cancelled_days
+
+
+def _drop_days(plan: Pass, *, direct: bool, counted: bool) -> Steps:
+    """Remove one day after another, asking after each step which is the next; stops where one is in use."""
+    yield from _count_what_goes(plan)
     removed = 0
-    partitions: list[Partition] = yield calls.partitions_older(age)
-    if partitions:
-        yield Statement(LOCK_TIMEOUT)
-    for partition in partitions:
-        rows = yield from _rows(partition)
-        if (yield from _drop(partition)):
-            removed += rows
-        else:
-            log.info("a day of history is in use and stays for now", partition=partition.name)
-    left: int = yield calls.cleanup(age)
-    return removed + left
-
-
-def _rows(partition: Partition) -> Generator[Step, Any, int]:
-    """Count the tasks of a day; none where another session has just dropped it."""
-    if partition.parent != "finished_tasks":
-        return 0
-    try:
-        return int((yield calls.partition_rows(partition.name)))
-    except SchemaMismatch:
-        return 0
-
-
-def _drop(partition: Partition) -> Generator[Step, Any, bool]:
-    for statement in partition.statements:
-        if not (yield from _insist(statement)):
-            return False
-    return True
-
-
-def _insist(statement: str) -> Generator[Step, Any, bool]:
-    """Try for a few seconds; False where somebody holds it, or does the same just now."""
-    for _ in range(TRIES):
+    tries = TRIES
+    while True:
+        partitions: list[Partition] = yield calls.partitions_before(plan.drop_before)
+        if not partitions:
+            return removed
+        if not tries:
+            log.info("a day of history is in use and stays for now", partition=partitions[0].name)
+            return removed
         try:
-            yield Statement(statement)
-        except BUSY:
+            if direct:
+                removed += yield from _remove_directly(partitions[0], counted=counted)
+            else:
+                removed += yield calls.drop_day(partitions[0].name)
+            tries = TRIES
+        except PgqueueError as error:
+            if error.sqlstate == NOT_OURS and direct:
+                log.info("this database user does not own pgqueue's tables; days of history are dropped by a function")
+                direct = False
+            elif error.sqlstate in IN_THE_WAY:
+                tries -= 1
+                yield Wait(PAUSE_S)
+            else:
+                raise
+
+
+def _count_what_goes(plan: Pass) -> Generator[Step, Any, None]:
+    """Let statistics count what ended, a day at a time: days are dropped after that only."""
+    mark, tries = None, TRIES
+    while tries and (mark is None or mark < plan.drop_before):
+        before, mark = mark, (yield calls.fold_statistics())
+        if mark is None or mark == before:
+            tries -= 1
             yield Wait(PAUSE_S)
-        except (TAKEN, *GONE):
-            return False
-        else:
-            return True
-    return False
 
 
-async def cleanup(database: Database, age: timedelta) -> int:
-    """Remove what finished longer than `age` ago; return how many tasks.
+def _remove_directly(partition: Partition, *, counted: bool) -> Steps:
+    """Take the next step with a day; returns its tasks when it is gone."""
+    rows = 0
+    statement, *later = partition.statements
+    yield Statement(LOCK_TIMEOUT)
+    if counted and not later and partition.parent == "finished_tasks":
+        rows = yield calls.partition_rows(partition.name)
+    yield Statement(statement)
+    return 0 if later else rows
 
-    A day that somebody reads just now is left for the next time. Raises InvalidInput for a negative age.
+
+async def cleanup(
+    database: Database,
+    age: timedelta | None = None,
+    *,
+    settings: Settings | None = None,
+    every: timedelta = timedelta(0),
+    counted: bool = True,
+) -> int:
+    """Remove what finished longer than `age` ago, or None: what was kept for as long as queues and settings say.
+
+    Returns how many tasks. The latter is left to whoever did it within `every`. A day that somebody reads just
+    now is left for the next time. Raises InvalidInput for a negative age.
     """
-    steps, answer, error = _steps(age), None, None
-    async with await database.connect(database.listen_dsn) as conn:
+    direct = database.listen_dsn is not None
+    steps = _steps(age, settings or database.settings, every=every, direct=direct, counted=counted)
+    answer, error, conn = None, None, None
+    try:
         while True:
             try:
                 step = steps.send(answer) if error is None else steps.throw(error)
             except StopIteration as end:
                 return int(end.value)
             answer, error = None, None
-            if isinstance(step, Wait):
-                await asyncio.sleep(step.seconds)
-                continue
             try:
-                with translated(REPORTED):
-                    if isinstance(step, Call):
-                        answer = await database.run(step)
-                    else:
+                if isinstance(step, Wait):
+                    await asyncio.sleep(step.seconds)
+                elif isinstance(step, Call):
+                    answer = await database.run(step)
+                else:
+                    conn = conn or await database.connect(database.listen_dsn)
+                    with translated():
                         await conn.execute(step.text.encode())
-            except CAUGHT as caught:
+            except PgqueueError as caught:
                 error = caught
+    finally:
+        if conn is not None:
+            await conn.close()
 
 
-def cleanup_sync(database: SyncDatabase, age: timedelta) -> int:
+def cleanup_sync(database: SyncDatabase, age: timedelta | None = None) -> int:
     """As `cleanup`, blocking."""
-    steps, answer, error = _steps(age), None, None
-    with database.connect(database.listen_dsn) as conn:
+    direct = database.listen_dsn is not None
+    steps = _steps(age, database.settings, every=timedelta(0), direct=direct, counted=True)
+    answer, error, conn = None, None, None
+    try:
         while True:
             try:
                 step = steps.send(answer) if error is None else steps.throw(error)
             except StopIteration as end:
                 return int(end.value)
             answer, error = None, None
-            if isinstance(step, Wait):
-                time.sleep(step.seconds)
-                continue
             try:
-                with translated(REPORTED):
-                    if isinstance(step, Call):
-                        answer = database.run(step)
-                    else:
+                if isinstance(step, Wait):
+                    time.sleep(step.seconds)
+                elif isinstance(step, Call):
+                    answer = database.run(step)
+                else:
+                    conn = conn or database.connect(database.listen_dsn)
+                    with translated():
                         conn.execute(step.text.encode())
-            except CAUGHT as caught:
+            except PgqueueError as caught:
                 error = caught
+    finally:
+        if conn is not None:
+            conn.close()

@@ -36,12 +36,13 @@ FILE_NAME = "pgqueue.toml"
 RESERVED = (
     *("CONFIG", "DEBUG", "OUTPUT"),
     *("TEST_", "DEMO_", "BENCH_", "CLI_", "UP_", "WORKER_", "MIGRATE_", "SUBMIT_", "TASK_"),
-    *("QUEUE_", "SCHEDULE_", "WORKERS_", "TOP_", "DB_", "DOCTOR_", "KEY_"),
+    *("QUEUE_", "SCHEDULE_", "OPERATION_", "CLEANUP_", "WORKERS_", "TOP_", "DB_", "DOCTOR_", "KEY_"),
 )
 """What may follow PGQUEUE_ beside the settings: the options of commands, and the tests' own."""
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=31_536_000)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
+Days = Annotated[float, msgspec.Meta(ge=0, le=365_000)]
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -83,6 +84,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Origins of web pages that may use the HTTP interface, separated by commas."""
     api_audit_days: Annotated[int, msgspec.Meta(ge=1, le=36_500)] = 90
     """How long the audit log is kept."""
+    keep_completed_days: Days = 30.0
+    """How long completed tasks are kept where their queue says nothing."""
+    keep_failed_days: Days = 30.0
+    """How long failed tasks are kept. As long as the three are the same, whole days are dropped."""
+    keep_cancelled_days: Days = 30.0
+    """How long cancelled tasks are kept."""
 
     def __post_init__(self) -> None:
         if self.heartbeat_s * 3 > self.lease_s:

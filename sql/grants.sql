@@ -25,7 +25,6 @@ revoke all on schema pgqueue from public;
 revoke all on all tables in schema pgqueue from public;
 revoke all on all sequences in schema pgqueue from public;
 revoke all on all functions in schema pgqueue from public;
-alter default privileges in schema pgqueue revoke execute on functions from public;
 
 grant usage on schema pgqueue to pgqueue_submitter, pgqueue_worker, pgqueue_reader, pgqueue_admin;
 
@@ -48,6 +47,8 @@ grant execute on function
 pgqueue._now(),
 pgqueue._partition_name(text, date),
 pgqueue._live_counts(text, int),
+pgqueue._keeps(interval, interval, interval),
+pgqueue._days_overdue(interval),
 pgqueue.get_task(bigint),
 pgqueue.get_progress(bigint),
 pgqueue.get_executions(bigint),
@@ -70,6 +71,8 @@ pgqueue.schedules_due_in(),
 pgqueue.task_queue(bigint),
 pgqueue.list_tasks_in(text[], text, text, text, text, timestamptz, timestamptz, int, bigint, bigint),
 pgqueue.count_tasks_in(text[], text, text, text, text, timestamptz, timestamptz),
+pgqueue.count_older(interval),
+pgqueue.plan_cleanup(interval),
 pgqueue.follow(uuid, text, bigint, text, int),
 pgqueue.keep_following(uuid, int),
 pgqueue.unfollow(uuid, text, bigint, text),
@@ -101,7 +104,11 @@ pgqueue.due_schedules(int, text),
 pgqueue.fire_schedules(jsonb),
 pgqueue.release_ticks(),
 pgqueue.step_abandoned(int),
-pgqueue.create_queue(text, int, int, int)
+pgqueue.create_queue(text, int, int, int, interval, interval, interval),
+pgqueue._drop_day(text),
+pgqueue.begin_retention(interval, interval, interval, interval),
+pgqueue.end_retention(timestamptz),
+pgqueue.expire(date, bigint, interval, interval, interval, boolean, int)
 to pgqueue_worker, pgqueue_admin;
 
 grant insert (

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 from pgqueue.calls.call import Call, nothing, task_key, value
-from pgqueue.errors import InvalidInput
-from pgqueue.models import check_number, check_text, encode_payload
+from pgqueue.models import check_number, check_span, check_text, encode_payload
+
+if TYPE_CHECKING:
+    from datetime import timedelta
 
 __all__ = [
-    "Partition",
     "cancel_task",
-    "cleanup",
     "create_queue",
     "delete_queue",
-    "partition_rows",
-    "partitions_older",
     "pause_queue",
     "resume_queue",
     "retry_task",
@@ -25,14 +22,6 @@ __all__ = [
 ]
 
 MOST_INT = 2**31 - 1
-
-
-class Partition(NamedTuple):
-    """One day of history that is over."""
-
-    name: str
-    parent: str
-    statements: list[str]
 
 
 def cancel_task(task_id: int, reason: str | None = None) -> Call[str]:
@@ -69,16 +58,27 @@ def update_progress(  # noqa: PLR0913 - as in SQL
     return Call("select pgqueue.update_progress(%s::bigint, %s::int, %s, %s, %s::int, %s::int)", parameters, nothing)
 
 
-def create_queue(
-    name: str, *, concurrency: int | None = None, capacity: int | None = None, max_crashes: int | None = None
+def create_queue(  # noqa: PLR0913 - as in SQL
+    name: str,
+    *,
+    concurrency: int | None = None,
+    capacity: int | None = None,
+    max_crashes: int | None = None,
+    keep_completed: timedelta | None = None,
+    keep_failed: timedelta | None = None,
+    keep_cancelled: timedelta | None = None,
 ) -> Call[str]:
     """pgqueue.create_queue: makes it, or changes what is given. Raises InvalidInput."""
     check_text(name, "name")
     for field, number in (("concurrency", concurrency), ("capacity", capacity), ("max_crashes", max_crashes)):
         if number is not None:
             check_number(number, field, 0, MOST_INT)
-    parameters = (name, concurrency, capacity, max_crashes)
-    return Call("select pgqueue.create_queue(%s, %s::int, %s::int, %s::int)", parameters, value)
+    keeps = {"keep_completed": keep_completed, "keep_failed": keep_failed, "keep_cancelled": keep_cancelled}
+    for field, span in keeps.items():
+        check_span(span, field, optional=True)
+    parameters = (name, concurrency, capacity, max_crashes, *keeps.values())
+    sql = "select pgqueue.create_queue(%s, %s::int, %s::int, %s::int, %s::interval, %s::interval, %s::interval)"
+    return Call(sql, parameters, value)
 
 
 def pause_queue(name: str, reason: str | None = None) -> Call[None]:
@@ -98,29 +98,3 @@ def delete_queue(name: str) -> Call[None]:
     """pgqueue.delete_queue. Raises QueueNotFound, InvalidTransition."""
     check_text(name, "name")
     return Call("select pgqueue.delete_queue(%s)", (name,), nothing)
-
-
-def cleanup(age: timedelta) -> Call[int]:
-    """pgqueue.cleanup: how many finished tasks were deleted. Raises InvalidInput."""
-    return Call("select pgqueue.cleanup(least(%s::interval, interval '1000 years'))", (_age(age),), value)
-
-
-def partitions_older(age: timedelta) -> Call[list[Partition]]:
-    """pgqueue._partitions_before: days that ended longer ago, oldest first."""
-    sql = (
-        "select partition_name, parent_name, statements from pgqueue._partitions_before("
-        "pgqueue._now() - least(%s::interval, interval '1000 years'))"
-    )
-    return Call(sql, (_age(age),), lambda rows: [Partition(*row) for row in rows])
-
-
-def partition_rows(name: str) -> Call[int]:
-    """pgqueue._partition_rows."""
-    return Call("select pgqueue._partition_rows(%s)", (name,), value)
-
-
-def _age(age: object) -> timedelta:
-    if not isinstance(age, timedelta) or age < timedelta(0):
-        msg = f"the age of tasks to clean up must be a timedelta that is not negative, not {age!r}"
-        raise InvalidInput(msg, detail={"field": "age"}, hint="for instance timedelta(days=30)")
-    return age

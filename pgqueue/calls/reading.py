@@ -232,20 +232,15 @@ def task_series(  # noqa: PLR0913 - as in SQL
 
 def list_queues() -> Call[list[QueueInfo]]:
     """The rows of pgqueue.queues, by name."""
-    sql = "select name, concurrency, capacity, max_crashes, paused_at, pause_reason from pgqueue.queues order by name"
+    sql = (
+        "select name, concurrency, capacity, max_crashes, paused_at, pause_reason, "
+        "keep_completed, keep_failed, keep_cancelled from pgqueue.queues order by name"
+    )
     return Call(sql, (), lambda rows: [_queue(row) for row in rows])
 
 
 def _queue(row: Row) -> QueueInfo:
-    name, concurrency, capacity, max_crashes, paused_at, pause_reason = row
-    return QueueInfo(
-        name=name,
-        concurrency=concurrency,
-        capacity=capacity,
-        max_crashes=max_crashes,
-        paused_at=paused_at,
-        pause_reason=pause_reason,
-    )
+    return QueueInfo(**dict(zip(QueueInfo.__struct_fields__, row, strict=True)))
 
 
 def list_workers() -> Call[list[WorkerInfo]]:

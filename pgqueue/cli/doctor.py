@@ -198,7 +198,7 @@ async def _health(database: Database) -> list[Finding]:
 
     row = (await database.run(calls.overview("health")))[0]
     skew = (await database.run(calls.clock()) - datetime.now(UTC)).total_seconds()
-    found = [*_about_workers(row), *_about_tables(row), *_about_clock(skew)]
+    found = [*_about_workers(row), *_about_tables(row), *_about_history(row), *_about_clock(skew)]
     return found or [Finding("health", "ok", "workers are alive, nothing is in the way")]
 
 
@@ -232,6 +232,17 @@ def _about_tables(row: dict[str, Any]) -> Iterator[Finding]:
     if row["notify_queue_usage"] > FULL:
         text = f"the notification queue is {row['notify_queue_usage']:.0%} full; at half, wake-ups are held back"
         yield Finding("notify", "warning", text, "end the session that listens inside an open transaction")
+
+
+def _about_history(row: dict[str, Any]) -> Iterator[Finding]:
+    """What has to be kept up with: retention, and operations that nobody goes on with."""
+    if row["overdue_days"]:
+        text = f"{words.plural(row['overdue_days'], 'day')} of history should have been dropped by now"
+        fix = "a running worker drops them, and so does pgqueue cleanup, unless an open transaction reads them"
+        yield Finding("retention", "warning", text, fix)
+    if row["forgotten_operations"]:
+        text = f"left halfway: {words.plural(row['forgotten_operations'], 'operation')}"
+        yield Finding("operations", "warning", text, "start a worker: it goes on; or pgqueue operation cancel ID")
 
 
 def _about_clock(skew_s: float) -> Iterator[Finding]:

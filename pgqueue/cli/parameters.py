@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -56,6 +56,14 @@ class WholeSeconds(Duration):
         if seconds < self.least or seconds != int(seconds):
             self.fail(f"{value!r} cannot be used: give whole seconds, at least {self.least}.", param, ctx)
         return int(seconds)
+
+
+class Span(Duration):
+    """A duration as a timedelta."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a timedelta."""
+        return value if isinstance(value, timedelta) else timedelta(seconds=super().convert(value, param, ctx))
 
 
 class Moment(ParamType):

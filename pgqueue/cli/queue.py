@@ -9,6 +9,7 @@ import click
 from pgqueue.cli import words
 from pgqueue.cli.base import Group, common, data_options
 from pgqueue.cli.output import Column, emit_rows
+from pgqueue.cli.parameters import Span
 from pgqueue.cli.session import run
 from pgqueue.cli.talk import say
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     Row = dict[str, Any]
 
 NAME = click.argument("name", metavar="NAME")
+KEEP = "How long {} tasks are kept, for instance 12h or 30d.  [default: as the settings say]"
 
 
 @click.group(cls=Group)
@@ -74,15 +76,18 @@ async def _stats(service: QueueOperations, names: Sequence[str]) -> list[QueueSt
     metavar="N",
     help="Fail a task whose worker died under it this often.  [default: 3]",
 )
+@click.option("--keep-completed", type=Span(), metavar="TIME", help=KEEP.format("completed"))
+@click.option("--keep-failed", type=Span(), metavar="TIME", help=KEEP.format("failed"))
+@click.option("--keep-cancelled", type=Span(), metavar="TIME", help=KEEP.format("cancelled"))
 @data_options
-def create(*, name: str, concurrency: int | None, capacity: int | None, max_crashes: int | None) -> None:
+def create(*, name: str, **settings: Any) -> None:
     """Create a queue, or change it.
 
     Of one that exists, only what is given changes.
     """
 
     async def work(service: QueueOperations) -> list[Row]:
-        await service.create_queue(name, concurrency=concurrency, capacity=capacity, max_crashes=max_crashes)
+        await service.create_queue(name, **settings)
         return await _one(service, name)
 
     _emit(run(work))

@@ -23,6 +23,7 @@ COMMANDS = {
     "queue": ("pgqueue.cli.queue", "List, create, pause and resume queues."),
     "schedule": ("pgqueue.cli.schedule", "List, add, preview, pause and run schedules."),
     "stats": ("pgqueue.cli.stats", "Count what finished, step by step."),
+    "cleanup": ("pgqueue.cli.cleanup", "Remove old finished tasks."),
     "workers": ("pgqueue.cli.workers", "List the workers, or stop some."),
     "top": ("pgqueue.cli.top", "Show live what the queues and workers do."),
     "key": ("pgqueue.cli.key", "Make, list and revoke keys of the HTTP interface."),

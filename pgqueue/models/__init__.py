@@ -1,7 +1,7 @@
 """What goes in and comes out: msgspec structs, and how payloads and results become JSON."""
 
 from pgqueue.models.access import ApiKey, AuditEntry, KeptAnswer, Metrics, MetricTotal, Principal, QueueDepth, Scope
-from pgqueue.models.encoding import check_number, check_text, check_time, encode_payload, encode_result
+from pgqueue.models.encoding import check_number, check_span, check_text, check_time, encode_payload, encode_result
 from pgqueue.models.operations import BulkFilter, Operation, OperationKind, OperationPreview
 from pgqueue.models.schedules import (
     DueSchedule,
@@ -70,6 +70,7 @@ __all__ = [
     "TaskStatistics",
     "WorkerInfo",
     "check_number",
+    "check_span",
     "check_text",
     "check_time",
     "encode_payload",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,10 +14,11 @@ from pgqueue.errors import InvalidInput
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["check_number", "check_text", "check_time", "encode_payload", "encode_result"]
+__all__ = ["check_number", "check_span", "check_text", "check_time", "encode_payload", "encode_result"]
 
 MOST_BYTES = 1_048_576
 MOST_DEPTH = 500
+LONGEST = timedelta(days=365_000)
 PLAIN_HINT = "use dicts, lists, text, numbers, booleans and None"
 SUSPECT = re.compile(rb'null|\\u0000|[{,]"(?:-?[0-9]|nan|inf|-inf)')
 """Bytes without which nothing can be wrong: NaN is written as null, and numbers as keys start with a digit."""
@@ -150,6 +151,19 @@ def check_time(value: object, name: str) -> None:
         reason, hint = f"must be a datetime, not {_shown(value)}", "use datetime.now(timezone.utc) + timedelta(…)"
     elif value.tzinfo is None:
         reason, hint = f"must have a time zone, which {value} has not", "use datetime.now(timezone.utc) + timedelta(…)"
+    else:
+        return
+    raise InvalidInput(f"{name} {reason}", detail={"field": name, "value": _shown(value)}, hint=hint)
+
+
+def check_span(value: object, name: str, *, optional: bool = False) -> None:
+    """Raise InvalidInput, naming field and value, for what is no timedelta from 0 to 365,000 days."""
+    if value is None and optional:
+        return
+    if not isinstance(value, timedelta):
+        reason, hint = f"must be a timedelta, not {_shown(value)}", "for instance timedelta(days=30)"
+    elif not timedelta(0) <= value <= LONGEST:
+        reason, hint = f"must lie between 0 and 365,000 days, not {value}", "for instance timedelta(days=30)"
     else:
         return
     raise InvalidInput(f"{name} {reason}", detail={"field": name, "value": _shown(value)}, hint=hint)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import msgspec
@@ -142,6 +142,10 @@ class QueueInfo(msgspec.Struct, frozen=True, kw_only=True):
     max_crashes: int
     paused_at: datetime | None
     pause_reason: str | None
+    keep_completed: timedelta | None = None
+    """How long completed tasks are kept; None: as the settings say. So for those that failed or were cancelled."""
+    keep_failed: timedelta | None = None
+    keep_cancelled: timedelta | None = None
 
 
 class QueueStats(msgspec.Struct, frozen=True):

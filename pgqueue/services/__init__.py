@@ -24,4 +24,5 @@ __all__ = [
     "Task",
     "TaskPage",
     "async_method",
+    "drive",
 ]

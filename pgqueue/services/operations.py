@@ -17,6 +17,7 @@ from pgqueue.services.following import changes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+    from datetime import timedelta
 
     from pgqueue.calls import Call
     from pgqueue.database import Database
@@ -132,20 +133,19 @@ class QueueOperations:
     async def submit_tasks(self, requests: Iterable[TaskRequest], *, conn: object = None) -> list[Task]:
         """Submit many tasks in one transaction; returns them in order. Raises as submit_task, and submits none then."""
         given = list(requests)
-        encoded = shared.chunks(given)
+        bulk = shared.bulk_of(given)
         if conn is not None:
-            return await self._submit_chunks(given, encoded, conn)
+            return await self._submit_chunks(given, bulk, conn)
         async with self.db.connection() as own, own.transaction():
-            return await self._submit_chunks(given, encoded, own)
+            return await self._submit_chunks(given, bulk, own)
 
-    async def _submit_chunks(self, given: list[TaskRequest], encoded: list[list[bytes]], conn: object) -> list[Task]:
+    async def _submit_chunks(self, given: list[TaskRequest], bulk: shared.Bulk, conn: object) -> list[Task]:
         answers: list[tuple[int, bool]] = []
-        for chunk in encoded:
+        for chunk in bulk.chunks:
             answered = await self.db.run(calls.submit_many(chunk), conn=conn)
             answers += answered
-        return [
-            shared.bulk_task_of(Task, request, answer, self) for request, answer in zip(given, answers, strict=True)
-        ]
+        pairs = zip(given, bulk.in_order(answers), strict=True)
+        return [shared.bulk_task_of(Task, request, answer, self) for request, answer in pairs]
 
     async def get_task(self, task_id: int, *, conn: object = None) -> Task:
         """Read a task, live or finished. Raises TaskNotFound."""
@@ -190,17 +190,31 @@ class QueueOperations:
         """Start a failed or cancelled task again: same id. Raises TaskNotFound, InvalidTransition, DuplicateTask."""
         return await self.db.run(calls.retry_task(task_id), conn=conn)
 
-    async def create_queue(
+    async def create_queue(  # noqa: PLR0913 - as in SQL
         self,
         name: str,
         *,
         concurrency: int | None = None,
         capacity: int | None = None,
         max_crashes: int | None = None,
+        keep_completed: timedelta | None = None,
+        keep_failed: timedelta | None = None,
+        keep_cancelled: timedelta | None = None,
         conn: object = None,
     ) -> str:
-        """Make a queue, or change what is given; a capacity of 0 takes the limit away. Raises InvalidInput."""
-        call = calls.create_queue(name, concurrency=concurrency, capacity=capacity, max_crashes=max_crashes)
+        """Make a queue, or change what is given; a capacity of 0 takes the limit away.
+
+        keep_… is how long its finished tasks are kept, by their status. Raises InvalidInput.
+        """
+        call = calls.create_queue(
+            name,
+            concurrency=concurrency,
+            capacity=capacity,
+            max_crashes=max_crashes,
+            keep_completed=keep_completed,
+            keep_failed=keep_failed,
+            keep_cancelled=keep_cancelled,
+        )
         return await self.db.run(call, conn=conn)
 
     async def pause_queue(self, name: str, reason: str | None = None, *, conn: object = None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar
 
 import msgspec
 
@@ -11,16 +11,17 @@ from pgqueue.errors import InvalidInput, PayloadError, TaskCancelled, TaskFailed
 from pgqueue.models import TaskFilter, TaskRecord, TaskRequest, check_number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 __all__ = [
     "FINAL",
+    "Bulk",
     "TaskPage",
     "bind",
+    "bulk_of",
     "bulk_task_of",
     "checked",
     "checked_timeout",
-    "chunks",
     "convert_result",
     "page_of",
     "percent_of",
@@ -103,22 +104,46 @@ def bulk_task_of(kind: type[B], request: TaskRequest, answer: tuple[int, bool], 
     return _bound(task, service)
 
 
-def chunks(requests: Iterable[TaskRequest]) -> list[list[bytes]]:
-    """Encode requests, in chunks that one statement can take. Raises InvalidInput, naming the request's place."""
-    made: list[list[bytes]] = [[]]
-    size = 0
-    for position, request in enumerate(requests):
-        try:
-            encoded = calls.encode_request(request)
-        except InvalidInput as error:
-            msg = f"task {position}: {error.message}"
-            raise InvalidInput(msg, detail={**error.detail, "position": position}, hint=error.hint) from error
-        if made[-1] and (len(made[-1]) >= CHUNK_TASKS or size + len(encoded) > CHUNK_BYTES):
+class Bulk(NamedTuple):
+    """Requests of a bulk submit, encoded: `positions` are those of the requests in the order of the chunks."""
+
+    chunks: list[list[bytes]]
+    positions: list[int]
+
+    def in_order(self, answers: Iterable[tuple[int, bool]]) -> list[tuple[int, bool]]:
+        """Put the answers to all chunks into the order of the requests."""
+        return [answer for _, answer in sorted(zip(self.positions, answers, strict=True))]
+
+
+def bulk_of(requests: Sequence[TaskRequest]) -> Bulk:
+    """Encode requests, in chunks that one statement can take. Raises InvalidInput, naming the request's place.
+
+    Unique keys come in the order of their bytes, as `submit_many` takes them, so that two transactions of
+    several chunks never deadlock.
+    """
+    encoded = [_encoded(position, request) for position, request in enumerate(requests)]
+    positions = sorted(range(len(requests)), key=lambda position: _key_order(requests[position]))
+    made: list[list[bytes]] = []
+    size = CHUNK_BYTES
+    for row in (encoded[position] for position in positions):
+        if size + len(row) > CHUNK_BYTES or len(made[-1]) >= CHUNK_TASKS:
             made.append([])
             size = 0
-        made[-1].append(encoded)
-        size += len(encoded)
-    return made if made[-1] else []
+        made[-1].append(row)
+        size += len(row)
+    return Bulk(made, positions)
+
+
+def _encoded(position: int, request: TaskRequest) -> bytes:
+    try:
+        return calls.encode_request(request)
+    except InvalidInput as error:
+        msg = f"task {position}: {error.message}"
+        raise InvalidInput(msg, detail={**error.detail, "position": position}, hint=error.hint) from error
+
+
+def _key_order(request: TaskRequest) -> tuple[str, str]:
+    return (request.unique_key, request.task_type) if request.unique_key is not None else ("", "")
 
 
 def checked(task_filter: TaskFilter | None) -> TaskFilter:

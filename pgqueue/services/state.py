@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from pgqueue import calls, retention
+from pgqueue.calls.keeping import checked_age
 from pgqueue.listen import cancel_all, hub_of
 from pgqueue.services import shared
 from pgqueue.services.bulk import BulkOperations
@@ -151,13 +152,20 @@ class RetryManager(BulkOperations):
         records = await self.db.run(calls.get_retryable_tasks(limit, queue_name))
         return [shared.bind(Task, record, operations) for record in records]
 
+    async def retry_task(self, task_id: int, *, conn: object = None) -> int:
+        """Start a failed or cancelled task again: same id. Raises TaskNotFound, InvalidTransition, DuplicateTask."""
+        return await self.db.run(calls.retry_task(task_id), conn=conn)
+
     async def cleanup_old_tasks(self, age: timedelta) -> int:
         """Remove tasks that finished longer ago, with their executions and logs; return how many.
 
         Raises InvalidInput.
         """
-        return await retention.cleanup(self.db, age)
+        return await retention.cleanup(self.db, checked_age(age))
 
-    async def retry_task(self, task_id: int, *, conn: object = None) -> int:
-        """Start a failed or cancelled task again: same id. Raises TaskNotFound, InvalidTransition, DuplicateTask."""
-        return await self.db.run(calls.retry_task(task_id), conn=conn)
+    async def apply_retention(self) -> int:
+        """Remove tasks that were kept for as long as their queue or the settings say; return how many.
+
+        Workers do this by themselves every ten minutes.
+        """
+        return await retention.cleanup(self.db)

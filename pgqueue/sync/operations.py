@@ -15,6 +15,7 @@ from pgqueue.sync.ear import changes, follow_progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from datetime import timedelta
 
     from pgqueue.calls import Call
     from pgqueue.database import SyncDatabase
@@ -107,20 +108,19 @@ class QueueOperations:
     def submit_tasks(self, requests: Iterable[TaskRequest], *, conn: object = None) -> list[Task]:
         """Submit many tasks in one transaction; returns them in order. Raises as submit_task, and submits none then."""
         given = list(requests)
-        encoded = shared.chunks(given)
+        bulk = shared.bulk_of(given)
         if conn is not None:
-            return self._submit_chunks(given, encoded, conn)
+            return self._submit_chunks(given, bulk, conn)
         with self.db.connection() as own, own.transaction():
-            return self._submit_chunks(given, encoded, own)
+            return self._submit_chunks(given, bulk, own)
 
-    def _submit_chunks(self, given: list[TaskRequest], encoded: list[list[bytes]], conn: object) -> list[Task]:
+    def _submit_chunks(self, given: list[TaskRequest], bulk: shared.Bulk, conn: object) -> list[Task]:
         answers: list[tuple[int, bool]] = []
-        for chunk in encoded:
+        for chunk in bulk.chunks:
             answered = self.db.run(calls.submit_many(chunk), conn=conn)
             answers += answered
-        return [
-            shared.bulk_task_of(Task, request, answer, self) for request, answer in zip(given, answers, strict=True)
-        ]
+        pairs = zip(given, bulk.in_order(answers), strict=True)
+        return [shared.bulk_task_of(Task, request, answer, self) for request, answer in pairs]
 
     def get_task(self, task_id: int, *, conn: object = None) -> Task:
         """Read a task, live or finished. Raises TaskNotFound."""
@@ -161,17 +161,31 @@ class QueueOperations:
         """Start a failed or cancelled task again: same id. Raises TaskNotFound, InvalidTransition, DuplicateTask."""
         return self.db.run(calls.retry_task(task_id), conn=conn)
 
-    def create_queue(
+    def create_queue(  # noqa: PLR0913 - as in SQL
         self,
         name: str,
         *,
         concurrency: int | None = None,
         capacity: int | None = None,
         max_crashes: int | None = None,
+        keep_completed: timedelta | None = None,
+        keep_failed: timedelta | None = None,
+        keep_cancelled: timedelta | None = None,
         conn: object = None,
     ) -> str:
-        """Make a queue, or change what is given; a capacity of 0 takes the limit away. Raises InvalidInput."""
-        call = calls.create_queue(name, concurrency=concurrency, capacity=capacity, max_crashes=max_crashes)
+        """Make a queue, or change what is given; a capacity of 0 takes the limit away.
+
+        keep_… is how long its finished tasks are kept, by their status. Raises InvalidInput.
+        """
+        call = calls.create_queue(
+            name,
+            concurrency=concurrency,
+            capacity=capacity,
+            max_crashes=max_crashes,
+            keep_completed=keep_completed,
+            keep_failed=keep_failed,
+            keep_cancelled=keep_cancelled,
+        )
         return self.db.run(call, conn=conn)
 
     def pause_queue(self, name: str, reason: str | None = None, *, conn: object = None) -> None:

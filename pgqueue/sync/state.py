@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from pgqueue import calls, retention
+from pgqueue.calls.keeping import checked_age
 from pgqueue.errors import PgqueueError
 from pgqueue.services import shared
 from pgqueue.sync.bulk import BulkOperations
@@ -180,13 +181,20 @@ class RetryManager(BulkOperations):
         records = self.db.run(calls.get_retryable_tasks(limit, queue_name))
         return [shared.bind(Task, record, operations) for record in records]
 
+    def retry_task(self, task_id: int, *, conn: object = None) -> int:
+        """Start a failed or cancelled task again: same id. Raises TaskNotFound, InvalidTransition, DuplicateTask."""
+        return self.db.run(calls.retry_task(task_id), conn=conn)
+
     def cleanup_old_tasks(self, age: timedelta) -> int:
         """Remove tasks that finished longer ago, with their executions and logs; return how many.
 
         Raises InvalidInput.
         """
-        return retention.cleanup_sync(self.db, age)
+        return retention.cleanup_sync(self.db, checked_age(age))
 
-    def retry_task(self, task_id: int, *, conn: object = None) -> int:
-        """Start a failed or cancelled task again: same id. Raises TaskNotFound, InvalidTransition, DuplicateTask."""
-        return self.db.run(calls.retry_task(task_id), conn=conn)
+    def apply_retention(self) -> int:
+        """Remove tasks that were kept for as long as their queue or the settings say; return how many.
+
+        Workers do this by themselves every ten minutes.
+        """
+        return retention.cleanup_sync(self.db)

@@ -68,13 +68,44 @@ end $$;
 
 comment on function pgqueue._need_partition(timestamptz) is 'Makes the partitions of a moment if they are missing.';
 
--- The days that can go, oldest first, each with the statements that remove it. Detaching concurrently cannot
--- run inside a function: maintenance runs each statement by itself, under a short lock_timeout, again and again
--- until it succeeds.
+-- Whether a day holds attempts or lines of a task that is live again or still. Only tasks that were started
+-- have any.
+create or replace function pgqueue._has_live(p_table text, p_day date) returns boolean
+language plpgsql stable
+set jit = off set enable_seqscan = off
+as $$
+declare
+    v_from timestamptz := p_day::timestamp at time zone 'UTC';
+    v_to timestamptz := (p_day + 1)::timestamp at time zone 'UTC';
+begin
+    if p_table = 'executions' then
+        return exists (
+            select from pgqueue.tasks t
+            where t.attempt > 0
+            and exists (select from pgqueue.executions e where e.task_id = t.id and e.finished_at >= v_from and e.finished_at < v_to)
+        );
+    elsif p_table = 'task_logs' then
+        return exists (
+            select from pgqueue.tasks t
+            where t.attempt > 0
+            and exists (select from pgqueue.task_logs l where l.task_id = t.id and l.logged_at >= v_from and l.logged_at < v_to)
+        );
+    end if;
+    return false;
+end $$;
+
+comment on function pgqueue._has_live(text, date) is 'Whether a day of executions or logs belongs to a task that is live.';
+
+-- The days that can go, each with the statements that remove it: first what is on its way out already, because
+-- a table can have only one such day, then the oldest. Detaching concurrently cannot run inside a function:
+-- whoever owns the tables runs each statement by itself, under a short lock_timeout, again and again until it
+-- succeeds. Attempts and logs of live tasks stay for up to twice as long, tasks until statistics have counted them.
 create or replace function pgqueue._partitions_before(p_before timestamptz)
 returns table (partition_name text, parent_name text, is_attached boolean, is_detaching boolean, statements text[])
-language sql stable
+language plpgsql stable security definer set search_path = ''
 as $$
+begin
+    return query
     select
         c.relname::text,
         p.parent,
@@ -93,14 +124,65 @@ as $$
     where c.relnamespace = 'pgqueue'::regnamespace
     and c.relkind = 'r'
     and right(c.relname, 8) < to_char(p_before at time zone 'UTC', 'YYYYMMDD')
-    order by right(c.relname, 8), p.nr
-$$;
+    and case
+        when i.inhrelid is null or i.inhdetachpending then true
+        when p.parent = 'finished_tasks' and not right(c.relname, 8) < to_char(pgqueue._folded_before() at time zone 'UTC', 'YYYYMMDD') then false
+        when right(c.relname, 8) < to_char((p_before - (pgqueue._now() - p_before)) at time zone 'UTC', 'YYYYMMDD') then true
+        else not pgqueue._has_live(p.parent, to_date(right(c.relname, 8), 'YYYYMMDD'))
+    end
+    order by coalesce(i.inhdetachpending, false) desc, right(c.relname, 8), p.nr;
+end $$;
 
 comment on function pgqueue._partitions_before(timestamptz) is
 'Days of history that ended before a moment, how far their removal has come, and the statements that complete it.';
 
+-- For those who do not own the tables, or whose connections cannot keep a lock_timeout: a day that is over goes
+-- at once, in one transaction, or not at all. It locks the whole table for a moment, and gives up where it
+-- would have to wait longer than one.
+create or replace function pgqueue._drop_day(p_partition_name text) returns bigint
+language plpgsql volatile security definer set search_path = '' set lock_timeout = '100ms'
+as $$
+declare
+    v_count bigint := 0;
+begin
+    if not exists (select from pgqueue._partitions_before(pgqueue._now()) p where p.partition_name = p_partition_name) then
+        return 0;
+    end if;
+    if p_partition_name like 'finished%' then
+        v_count := pgqueue._partition_rows(p_partition_name);
+    end if;
+    execute format('drop table pgqueue.%I', p_partition_name);
+    return v_count;
+end $$;
+
+comment on function pgqueue._drop_day(text) is 'Drops one day of history that is over; returns how many tasks it had.';
+
+create or replace function pgqueue._days_of_history() returns table (day date, from_moment timestamptz, to_moment timestamptz)
+language sql stable
+as $$
+    select d.day, d.day::timestamp at time zone 'UTC', (d.day + 1)::timestamp at time zone 'UTC'
+    from pg_catalog.pg_inherits i
+    join pg_catalog.pg_class c on c.oid = i.inhrelid
+    cross join lateral (select to_date(right(c.relname, 8), 'YYYYMMDD') as day) d
+    where i.inhparent = 'pgqueue.finished_tasks'::regclass
+    and not i.inhdetachpending
+$$;
+
+comment on function pgqueue._days_of_history() is 'The days of which finished tasks can be kept, from and to when.';
+
+-- Whole days of tasks that retention should have removed by now. The day after its time is the day to remove it.
+create or replace function pgqueue._days_overdue(p_keep interval) returns setof text
+language sql stable security definer set search_path = ''
+as $$
+    select p.partition_name
+    from pgqueue._partitions_before(pgqueue._now() - p_keep - interval '1 day') p
+    where p.parent_name = 'finished_tasks'
+$$;
+
+comment on function pgqueue._days_overdue(interval) is 'Days of finished tasks that should have been dropped more than a day ago.';
+
 create or replace function pgqueue._partition_rows(p_partition_name text) returns bigint
-language plpgsql stable
+language plpgsql stable security definer set search_path = ''
 as $$
 declare
     v_count bigint;

@@ -10,9 +10,6 @@ declare
     v_has_lane boolean;
     v_has_waits boolean;
 begin
-    if new.status <> 'pending' then
-        perform pgqueue._refuse_status(new.status);
-    end if;
     select
         q.capacity,
         exists (select from pgqueue.lanes l where l.queue_name = new.queue_name and l.rank = new.rank),
@@ -35,7 +32,7 @@ begin
     return null;
 end $$;
 
-comment on function pgqueue._task_inserted() is 'Checks status, queue and capacity, notes the lane, wakes.';
+comment on function pgqueue._task_inserted() is 'Checks queue and capacity, notes the lane, wakes.';
 
 -- submit_many does all this once for its rows and says so. Only the owner's word counts: the roles may
 -- insert but not update, so none of them can switch the checks off.
@@ -45,17 +42,25 @@ for each row when (
 )
 execute function pgqueue._task_inserted();
 
-create or replace function pgqueue._refuse_status(p_status text) returns void
-language plpgsql
+-- Before the row's own CHECK, which would only say that it is violated. The condition spares an ordinary
+-- insert the call: it costs nothing that can be measured.
+create or replace function pgqueue._refuse_status() returns trigger
+language plpgsql security definer set search_path = ''
 as $$
 begin
     raise exception using errcode = 'QU001',
-        message = format('a task cannot be inserted with status %L: it starts as pending', p_status),
-        detail = jsonb_build_object('status', p_status),
+        message = format('a task cannot be inserted with status %L: it starts as pending', new.status),
+        detail = jsonb_build_object('status', new.status),
         hint = 'Leave status out; use run_at to start it later.';
 end $$;
 
-comment on function pgqueue._refuse_status(text) is 'Raises QU001: an insert cannot set a status.';
+comment on function pgqueue._refuse_status() is 'Raises QU001: an insert cannot set a status.';
+
+create or replace trigger tasks_status_given before insert on pgqueue.tasks
+for each row when (new.status <> 'pending')
+execute function pgqueue._refuse_status();
+
+drop function if exists pgqueue._refuse_status(text);
 
 create or replace function pgqueue._queue_not_found(p_queue_name text) returns void
 language plpgsql
@@ -286,14 +291,20 @@ begin
             message = 'submit_many takes a JSON array of tasks',
             detail = jsonb_build_object('type', jsonb_typeof(p_tasks)),
             hint = 'For instance select * from pgqueue.submit_many(''[{"task_type": "report"}]'').';
+    elsif jsonb_path_exists(p_tasks, 'strict $[*] ? (@.type() != "object")') then
+        raise exception using errcode = 'QU001',
+            message = 'each task of submit_many is a JSON object',
+            detail = jsonb_build_object('found', left(jsonb_path_query_first(p_tasks, 'strict $[*] ? (@.type() != "object")')::text, 200)),
+            hint = 'For instance select * from pgqueue.submit_many(''[{"task_type": "report"}]'').';
     end if;
     if v_has_keys then
-        -- Keys are taken in their order, so that two calls with the same keys never deadlock.
+        -- Keys are taken in the order of their bytes, as clients sort what takes several calls, so that two
+        -- transactions with the same keys never deadlock.
         return query select g.position_no, s.task_id, s.created
         from (
             select t.*
             from pgqueue._given_tasks(p_tasks) t
-            order by t.unique_key nulls first, t.task_type, t.position_no
+            order by t.unique_key collate "C" nulls first, t.task_type collate "C", t.position_no
         ) g
         cross join lateral pgqueue.submit_or_get(
             g.task_type, g.payload, g.queue_name, g.priority, g.max_retries, g.timeout, g.run_at,
@@ -356,7 +367,7 @@ declare
 begin
     for v in
         select g.queue_name, count(*)::int as added, min(g.priority) as lowest, max(g.priority) as highest,
-            q.name as known, q.capacity
+            min(g.on_conflict) filter (where g.on_conflict not in ('return', 'raise', 'replace')) as unknown_rule, q.name as known, q.capacity
         from pgqueue._given_tasks(p_tasks) g
         left join pgqueue.queues q on q.name = g.queue_name
         group by g.queue_name, q.name, q.capacity
@@ -364,7 +375,7 @@ begin
         if v.known is null then
             perform pgqueue._queue_not_found(v.queue_name);
         end if;
-        perform pgqueue._check_submit(v.lowest, 'return');
+        perform pgqueue._check_submit(v.lowest, coalesce(v.unknown_rule, 'return'));
         perform pgqueue._check_submit(v.highest, 'return');
         if v.capacity is not null then
             perform pgqueue._check_capacity(v.queue_name, v.capacity, v.added);

@@ -53,13 +53,13 @@ begin
         perform pgqueue._notify('pgqueue_control', jsonb_build_object('kind', 'cancel', 'worker_id', v_task.worker_id, 'task_id', p_id)::text);
         return 'running';
     end if;
-    perform pgqueue._cancel_waiting(p_id, v_reason);
+    perform pgqueue._cancel_waiting(array[p_id], v_reason);
     return 'cancelled';
 end $$;
 
 comment on function pgqueue.cancel_task(bigint, text) is 'Cancels a waiting task at once, asks a running one to stop; returns its status.';
 
-create or replace function pgqueue._cancel_waiting(p_id bigint, p_reason text) returns void
+create or replace function pgqueue._cancel_waiting(p_ids bigint[], p_reason text) returns void
 language plpgsql volatile
 set jit = off set enable_seqscan = off
 as $$
@@ -68,10 +68,10 @@ declare
 begin
     perform pgqueue._need_partition(v_now);
     with ended as (
-        delete from pgqueue.tasks t where t.id = p_id returning t.*
+        delete from pgqueue.tasks t where t.id = any(p_ids) returning t.*
     ),
     reported as (
-        delete from pgqueue.task_progress p where p.task_id = p_id returning p.task_id, pgqueue._progress_json(p) as progress
+        delete from pgqueue.task_progress p where p.task_id = any(p_ids) returning p.task_id, pgqueue._progress_json(p) as progress
     )
     insert into pgqueue.finished_tasks (
         id, task_type, queue_name, priority, payload, status, max_retries, timeout, run_at, unique_key, user_id,
@@ -84,11 +84,13 @@ begin
     from ended e
     left join reported r on r.task_id = e.id;
     if exists (select from pgqueue.listeners) then
-        perform pgqueue._publish_status(array[p_id]);
+        perform pgqueue._publish_status(p_ids);
     end if;
 end $$;
 
-comment on function pgqueue._cancel_waiting(bigint, text) is 'Ends a pending or blocked task that the caller has locked.';
+comment on function pgqueue._cancel_waiting(bigint[], text) is 'Ends pending and blocked tasks that the caller has locked.';
+
+drop function if exists pgqueue._cancel_waiting(bigint, text);
 
 -- A failed or cancelled task starts again: same id, its attempts go on, its counters begin anew.
 -- Lock order: the finished row, then the new one.

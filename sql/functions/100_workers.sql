@@ -123,6 +123,25 @@ begin
         delete from pgqueue.waits w where w.worker_id = v.id;
         return next;
     end loop;
+    -- A worker's row that was deleted by hand leaves claims that nobody would ask for.
+    for v in
+        select c.worker_id, array_agg(c.claim_no) as claim_nos
+        from pgqueue.claims c
+        where not exists (select from pgqueue.workers w where w.id = c.worker_id)
+        group by c.worker_id
+        order by c.worker_id
+    loop
+        worker_id := v.worker_id;
+        rescued := pgqueue._end_claims(
+            v.worker_id,
+            v.claim_nos,
+            jsonb_build_object(
+                'outcome', 'lost', 'error_type', 'WorkerLost', 'error_message', format('worker %s is not registered', v.worker_id)
+            ),
+            false
+        );
+        return next;
+    end loop;
     delete from pgqueue.workers w
     where w.lost_at < pgqueue._now() - interval '1 hour'
     and not exists (select from pgqueue.claims c where c.worker_id = w.id);

@@ -10,29 +10,44 @@ end $$;
 
 comment on function pgqueue._queue_changed(text) is 'Tells the workers that a queue has new settings.';
 
--- A parameter left out keeps what the queue has; a capacity of 0 takes the limit away.
+drop function if exists pgqueue.create_queue(text, int, int, int);
+
+-- A parameter left out keeps what the queue has; a capacity of 0 takes the limit away. How long history is
+-- kept cannot be set back to the workers' settings, but to the same value.
 create or replace function pgqueue.create_queue(
-    p_name text, p_concurrency int default null, p_capacity int default null, p_max_crashes int default null
+    p_name text, p_concurrency int default null, p_capacity int default null, p_max_crashes int default null,
+    p_keep_completed interval default null, p_keep_failed interval default null, p_keep_cancelled interval default null
 ) returns text
 language plpgsql volatile security definer set search_path = ''
 as $$
 begin
-    insert into pgqueue.queues as q (name, concurrency, capacity, max_crashes)
-    values (p_name, coalesce(p_concurrency, 5), nullif(p_capacity, 0), coalesce(p_max_crashes, 3))
+    insert into pgqueue.queues as q (name, concurrency, capacity, max_crashes, keep_completed, keep_failed, keep_cancelled)
+    values (
+        p_name, coalesce(p_concurrency, 5), nullif(p_capacity, 0), coalesce(p_max_crashes, 3), p_keep_completed, p_keep_failed, p_keep_cancelled
+    )
     on conflict (name) do update set
         concurrency = coalesce(p_concurrency, q.concurrency),
         capacity = case when p_capacity is null then q.capacity else nullif(p_capacity, 0) end,
         max_crashes = coalesce(p_max_crashes, q.max_crashes),
+        keep_completed = coalesce(p_keep_completed, q.keep_completed),
+        keep_failed = coalesce(p_keep_failed, q.keep_failed),
+        keep_cancelled = coalesce(p_keep_cancelled, q.keep_cancelled),
         updated_at = pgqueue._now()
-    where (coalesce(p_concurrency, q.concurrency), coalesce(p_capacity, q.capacity, 0), coalesce(p_max_crashes, q.max_crashes))
-        is distinct from (q.concurrency, coalesce(q.capacity, 0), q.max_crashes);
+    where (
+        coalesce(p_concurrency, q.concurrency), coalesce(p_capacity, q.capacity, 0), coalesce(p_max_crashes, q.max_crashes),
+        coalesce(p_keep_completed, q.keep_completed), coalesce(p_keep_failed, q.keep_failed), coalesce(p_keep_cancelled, q.keep_cancelled)
+    ) is distinct from (q.concurrency, coalesce(q.capacity, 0), q.max_crashes, q.keep_completed, q.keep_failed, q.keep_cancelled);
     if found then
         perform pgqueue._queue_changed(p_name);
+        if num_nonnulls(p_keep_completed, p_keep_failed, p_keep_cancelled) > 0 then
+            perform pgqueue._forget_retention();
+        end if;
     end if;
     return p_name;
 end $$;
 
-comment on function pgqueue.create_queue(text, int, int, int) is 'Makes a queue or changes the settings that are given; returns its name.';
+comment on function pgqueue.create_queue(text, int, int, int, interval, interval, interval) is
+'Makes a queue or changes the settings that are given; returns its name.';
 
 create or replace function pgqueue.pause_queue(p_name text, p_reason text default null) returns void
 language plpgsql volatile security definer set search_path = ''
@@ -62,7 +77,8 @@ end $$;
 
 comment on function pgqueue.resume_queue(text) is 'A paused queue goes on.';
 
--- Its waiting tasks are cancelled first; running ones keep it alive.
+-- Its waiting tasks are cancelled first; running ones keep it alive. A transaction that submitted to it and
+-- is still open is not seen: should it commit, maintenance makes the queue again.
 create or replace function pgqueue.delete_queue(p_name text) returns void
 language plpgsql volatile security definer set search_path = ''
 as $$
@@ -91,6 +107,7 @@ begin
     end if;
     delete from pgqueue.lanes l where l.queue_name = p_name;
     delete from pgqueue.queues q where q.name = p_name;
+    perform pgqueue._forget_retention();
 end $$;
 
 comment on function pgqueue.delete_queue(text) is 'Deletes a queue that has no live tasks and no schedules.';

@@ -11,6 +11,7 @@ begin
     perform pgqueue._fold_statistics();
     perform pgqueue._summarize_finished();
     perform pgqueue._make_partitions(p_days_ahead);
+    perform pgqueue._adopt_queues();
     perform pgqueue._forget_lanes();
     perform pgqueue._count_queues();
     perform pgqueue._forget_ticks();
@@ -26,6 +27,35 @@ begin
 end $$;
 
 comment on function pgqueue.maintain(int) is 'Partitions ahead, lanes, counts and leftovers; false if another session is at it.';
+
+-- Tasks whose queue is not there: it was deleted while a submit was open, or they came by restore. By jumping
+-- along the index from one queue's name to the next.
+create or replace function pgqueue._adopt_queues() returns void
+language plpgsql volatile
+set jit = off set enable_seqscan = off set enable_bitmapscan = off
+as $$
+begin
+    insert into pgqueue.queues (name)
+    with recursive used as (
+        (select t.queue_name as name from pgqueue.tasks t where t.waits_for = 0 order by t.queue_name limit 1)
+        union all
+        select next.name
+        from used u
+        cross join lateral (
+            select t.queue_name as name
+            from pgqueue.tasks t
+            where t.waits_for = 0 and t.queue_name > u.name
+            order by t.queue_name
+            limit 1
+        ) next
+    )
+    select u.name
+    from used u
+    where not exists (select from pgqueue.queues q where q.name = u.name)
+    on conflict do nothing;
+end $$;
+
+comment on function pgqueue._adopt_queues() is 'Makes the queues again that tasks wait in and that are not there.';
 
 -- One of each lane is enough.
 create or replace function pgqueue._forget_lanes() returns void
@@ -62,14 +92,194 @@ $$;
 
 comment on function pgqueue._count_queues() is 'Notes the length of long queues.';
 
--- Days that lie wholly before the bound are dropped by whoever runs the statements of _partitions_before;
--- this deletes what remains of the day of the bound, in the caller's transaction.
+-- How long each kind of finished task is kept: the settings of queues, and what holds where they have none.
+create or replace function pgqueue._keeps(p_completed interval, p_failed interval, p_cancelled interval) returns setof interval
+language sql stable
+as $$
+    select unnest(array[p_completed, p_failed, p_cancelled])
+    union
+    select unnest(array[q.keep_completed, q.keep_failed, q.keep_cancelled]) from pgqueue.queues q
+    except
+    select null::interval
+$$;
+
+comment on function pgqueue._keeps(interval, interval, interval) is 'The different times for which finished tasks are kept.';
+
+create or replace function pgqueue._forget_retention() returns void
+language sql volatile
+as $$ update pgqueue.retention set started_at = '-infinity', completed_at = null $$;
+
+comment on function pgqueue._forget_retention() is 'What is kept has changed: the whole history is looked at again, soon.';
+
+-- Whoever calls this first in p_every runs the pass: it drops the days that ended before drop_before, calls
+-- expire() for each of the days, and end_retention(). No row: it is not due. Days in which nothing can have
+-- fallen due since the last pass are left out.
+create or replace function pgqueue.begin_retention(
+    p_keep_completed interval, p_keep_failed interval, p_keep_cancelled interval, p_every interval default interval '10 minutes'
+) returns table (started_at timestamptz, drop_before timestamptz, days date[])
+language plpgsql volatile security definer set search_path = ''
+as $$
+declare
+    v_now timestamptz := pgqueue._now();
+    v_last pgqueue.retention;
+begin
+    select r.* into v_last from pgqueue.retention r where r.started_at <= v_now - p_every for update skip locked;
+    if not found then
+        return;
+    end if;
+    if (p_keep_completed, p_keep_failed, p_keep_cancelled) is distinct from (v_last.keep_completed, v_last.keep_failed, v_last.keep_cancelled) then
+        v_last.completed_at := null;
+    end if;
+    update pgqueue.retention r
+    set started_at = v_now,
+        completed_at = v_last.completed_at,
+        keep_completed = p_keep_completed,
+        keep_failed = p_keep_failed,
+        keep_cancelled = p_keep_cancelled;
+    started_at := v_now;
+    select v_now - max(k) into drop_before from pgqueue._keeps(p_keep_completed, p_keep_failed, p_keep_cancelled) k;
+    days := array(
+        select d.day
+        from pgqueue._days_of_history() d
+        where d.to_moment > date_trunc('day', drop_before, 'UTC')
+        and exists (
+            select from pgqueue._keeps(p_keep_completed, p_keep_failed, p_keep_cancelled) k
+            where d.from_moment < v_now - k and (v_last.completed_at is null or d.to_moment > v_last.completed_at - k)
+        )
+        order by d.day
+    );
+    return next;
+end $$;
+
+comment on function pgqueue.begin_retention(interval, interval, interval, interval) is
+'What a pass over the history has to do, for the one who shall do it now; no row for everybody else.';
+
+-- The same for a cleanup by hand: whatever is older than p_age, whatever the queues' settings.
+create or replace function pgqueue.plan_cleanup(p_age interval) returns table (started_at timestamptz, drop_before timestamptz, days date[])
+language plpgsql stable security definer set search_path = ''
+as $$
+begin
+    perform pgqueue._check_age(p_age);
+    started_at := pgqueue._now();
+    drop_before := started_at - least(p_age, interval '1000 years');
+    days := array(
+        select d.day
+        from pgqueue._days_of_history() d
+        where d.from_moment < drop_before and d.to_moment > date_trunc('day', drop_before, 'UTC')
+    );
+    return next;
+end $$;
+
+comment on function pgqueue.plan_cleanup(interval) is 'What a cleanup of all that is older has to do.';
+
+create or replace function pgqueue.end_retention(p_started_at timestamptz) returns void
+language plpgsql volatile security definer set search_path = ''
+as $$
+begin
+    update pgqueue.retention r set completed_at = p_started_at where r.started_at = p_started_at;
+end $$;
+
+comment on function pgqueue.end_retention(timestamptz) is 'A pass that began then left nothing that was due.';
+
+-- Finished tasks go for good, with their executions and logs; statistics go on counting them. The caller has
+-- locked them; their ends lie between p_from and p_to.
+create or replace function pgqueue._delete_finished(p_ids bigint[], p_from timestamptz, p_to timestamptz) returns int
+language plpgsql volatile
+set jit = off set enable_seqscan = off
+as $$
+declare
+    v_ids bigint[];
+    v_finished_ats timestamptz[];
+    v_created_at timestamptz;
+begin
+    select array_agg(f.id), array_agg(f.finished_at), date_trunc('day', min(f.created_at), 'UTC')
+    into v_ids, v_finished_ats, v_created_at
+    from pgqueue.finished_tasks f
+    where f.id = any(p_ids) and f.finished_at between p_from and p_to;
+    delete from pgqueue.executions e where e.task_id = any(v_ids) and e.finished_at between v_created_at and p_to;
+    delete from pgqueue.task_logs l where l.task_id = any(v_ids) and l.logged_at between v_created_at and p_to;
+    return pgqueue._remove_finished(v_ids, v_finished_ats, true);
+end $$;
+
+comment on function pgqueue._delete_finished(bigint[], timestamptz, timestamptz) is
+'Deletes finished tasks that the caller has locked, with their executions and logs; returns how many.';
+
+-- Deletes what is due among the next p_limit tasks of a day, by id, in the caller's transaction. What others
+-- hold is passed over and counted. last_id is where to go on; null at the end of the day.
+create or replace function pgqueue.expire(
+    p_day date, p_after_id bigint, p_keep_completed interval, p_keep_failed interval, p_keep_cancelled interval,
+    p_by_queue boolean default true, p_limit int default 1000
+) returns table (removed int, skipped int, last_id bigint)
+language plpgsql volatile security definer
+set search_path = '' set jit = off set enable_seqscan = off set enable_bitmapscan = off
+as $$
+declare
+    v_now timestamptz := pgqueue._now();
+    v_from timestamptz := p_day::timestamp at time zone 'UTC';
+    v_to timestamptz := (p_day + 1)::timestamp at time zone 'UTC';
+    v_due bigint[];
+    v_locked bigint[];
+begin
+    with looked as (
+        select f.id, f.finished_at, f.queue_name, f.status
+        from pgqueue.finished_tasks f
+        where f.finished_at >= v_from and f.finished_at < v_to and f.id > p_after_id
+        order by f.id
+        limit p_limit
+    )
+    select
+        case when count(*) = p_limit then max(l.id) end,
+        array_agg(l.id order by l.id) filter (
+            where l.finished_at < v_now - case l.status
+                when 'completed' then coalesce(q.keep_completed, p_keep_completed)
+                when 'failed' then coalesce(q.keep_failed, p_keep_failed)
+                else coalesce(q.keep_cancelled, p_keep_cancelled)
+            end
+        )
+    into last_id, v_due
+    from looked l
+    left join pgqueue.queues q on p_by_queue and q.name = l.queue_name;
+    v_locked := array(
+        select f.id
+        from pgqueue.finished_tasks f
+        where f.finished_at >= v_from and f.finished_at < v_to and f.id = any(v_due)
+        order by f.id
+        for update skip locked
+    );
+    removed := pgqueue._delete_finished(v_locked, v_from, v_to);
+    skipped := coalesce(cardinality(v_due), 0) - removed;
+    return next;
+end $$;
+
+comment on function pgqueue.expire(date, bigint, interval, interval, interval, boolean, int) is
+'Deletes the tasks of a day that were kept long enough, a batch at a time, with their executions and logs.';
+
+-- For psql: all that is older than p_age, whatever the queues' settings, in one transaction. Clients drop the
+-- days that are old as a whole, and delete the rest batch by batch.
 create or replace function pgqueue.cleanup(p_age interval) returns bigint
 language plpgsql volatile security definer set search_path = ''
 as $$
 declare
-    v_before timestamptz := pgqueue._now() - p_age;
-    v_count bigint;
+    v_count bigint := 0;
+    v_day date;
+    v record;
+begin
+    perform pgqueue._check_age(p_age);
+    for v_day in select d.day from pgqueue._days_of_history() d where d.from_moment < pgqueue._now() - p_age order by d.day loop
+        select 0 as removed, 0::bigint as last_id into v;
+        while v.last_id is not null loop
+            select e.removed, e.last_id into v from pgqueue.expire(v_day, v.last_id, p_age, p_age, p_age, false, 10000) e;
+            v_count := v_count + v.removed;
+        end loop;
+    end loop;
+    return v_count;
+end $$;
+
+comment on function pgqueue.cleanup(interval) is 'Deletes tasks that finished longer ago, with their executions and logs; returns how many tasks.';
+
+create or replace function pgqueue._check_age(p_age interval) returns void
+language plpgsql immutable
+as $$
 begin
     if p_age is null or p_age < interval '0' then
         raise exception using errcode = 'QU001',
@@ -77,16 +287,17 @@ begin
             detail = jsonb_build_object('age', p_age),
             hint = 'Give an interval, for instance 30 days.';
     end if;
-    delete from pgqueue.task_logs l
-    where l.logged_at < v_before
-    and not exists (select from pgqueue.tasks t where t.id = l.task_id);
-    delete from pgqueue.executions e
-    where e.finished_at < v_before
-    and not exists (select from pgqueue.tasks t where t.id = e.task_id);
-    select pgqueue._remove_finished(array_agg(f.id), array_agg(f.finished_at), true) into v_count
-    from pgqueue.finished_tasks f
-    where f.finished_at < v_before;
-    return v_count;
 end $$;
 
-comment on function pgqueue.cleanup(interval) is 'Deletes tasks that finished longer ago, with their executions and logs; returns how many tasks.';
+comment on function pgqueue._check_age(interval) is 'Raises QU001 for an age that nothing has.';
+
+-- How many tasks a cleanup would remove, counted day by day on what there is.
+create or replace function pgqueue.count_older(p_age interval) returns bigint
+language plpgsql stable security definer set search_path = ''
+as $$
+begin
+    perform pgqueue._check_age(p_age);
+    return (select count(*) from pgqueue.finished_tasks f where f.finished_at < pgqueue._now() - p_age);
+end $$;
+
+comment on function pgqueue.count_older(interval) is 'How many tasks finished longer ago.';

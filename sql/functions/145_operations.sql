@@ -252,15 +252,14 @@ set jit = off set enable_seqscan = off
 as $$
 declare
     v_ids bigint[];
-    v_finished_ats timestamptz[];
+    v_from timestamptz;
+    v_to timestamptz;
 begin
-    select coalesce(array_agg(h.id), '{}'), array_agg(h.finished_at) into v_ids, v_finished_ats
+    select coalesce(array_agg(h.id), '{}'), min(h.finished_at), max(h.finished_at) into v_ids, v_from, v_to
     from (
         select f.id, f.finished_at from pgqueue.finished_tasks f where f.id = any(p_ids) order by f.id for update skip locked
     ) h;
-    delete from pgqueue.task_logs l where l.task_id = any(v_ids);
-    delete from pgqueue.executions e where e.task_id = any(v_ids);
-    perform pgqueue._remove_finished(v_ids, v_finished_ats, true);
+    perform pgqueue._delete_finished(v_ids, v_from, v_to);
     return v_ids;
 end $$;
 

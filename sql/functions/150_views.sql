@@ -112,6 +112,17 @@ select
     (select count(*) from pgqueue.worker_overview w where w.state = 'alive') as workers_alive,
     (select count(*) from pgqueue.worker_overview w where w.state in ('lost', 'silent')) as workers_lost,
     (select count(*) from pgqueue.stuck_tasks) as stuck_tasks,
+    (
+        select count(*)
+        from pgqueue._days_overdue((select max(k) from pgqueue.retention r, pgqueue._keeps(r.keep_completed, r.keep_failed, r.keep_cancelled) k))
+    ) as overdue_days,
+    (select pgqueue._now() - r.started_at from pgqueue.retention r where r.started_at > '-infinity') as last_retention,
+    (
+        select count(*)
+        from pgqueue.operations o
+        where o.state = 'running' and o.updated_at < pgqueue._now() - interval '5 minutes'
+    ) as forgotten_operations,
     (select pgqueue._now() - s.folded_before from pgqueue.statistics_state s where isfinite(s.folded_before)) as statistics_lag;
 
-comment on view pgqueue.health is 'Is anything in the way? Old transactions, dead rows, missing partitions, a full notification queue, lost workers, statistics that lag.';
+comment on view pgqueue.health is
+'Is anything in the way? Old transactions, dead rows, missing partitions, a full notification queue, lost workers, overdue history, late statistics.';

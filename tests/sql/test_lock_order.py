@@ -330,7 +330,7 @@ class TestKeysInOppositeOrders:
     def test_in_the_order_given_they_deadlock(
         self, sql: Sql, connect: Callable[[], Sql], background: Callable[..., Any]
     ) -> None:
-        ordered = "order by t.unique_key nulls first, t.task_type, t.position_no"
+        ordered = 'order by t.unique_key collate "C" nulls first, t.task_type collate "C", t.position_no'
         source = str(sql.value("select pg_get_functiondef('pgqueue.submit_many'::regproc)"))
         assert ordered in source
         sql.conn.execute(source.replace(ordered, "order by t.position_no").encode())

@@ -276,6 +276,15 @@ class TestMany:
     def test_it_takes_an_array_only(self, sql: Sql, tasks: object) -> None:
         sql.refuses("QU001", "select * from pgqueue.submit_many(%s)", None if tasks is None else Jsonb(tasks))
 
+    @pytest.mark.parametrize("tasks", [[1], ["a"], [None], [[]], [[{"task_type": "a"}]], [{"task_type": "a"}, 2]])
+    def test_it_takes_objects_only(self, sql: Sql, tasks: object) -> None:
+        sql.refuses("QU001", "select * from pgqueue.submit_many(%s)", Jsonb(tasks))
+
+    @pytest.mark.parametrize("key", [None, "k"])
+    def test_it_refuses_a_rule_that_there_is_not(self, sql: Sql, key: str | None) -> None:
+        task = {"task_type": "a", "unique_key": key, "on_conflict": "shout"}
+        sql.refuses("QU001", "select * from pgqueue.submit_many(%s)", Jsonb([task]))
+
     def test_none_is_none(self, sql: Sql) -> None:
         assert self.submit_many(sql, []) == []
 

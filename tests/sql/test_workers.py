@@ -127,6 +127,15 @@ class TestRescue:
         assert rescue(sql) == {}
         assert len(sql.claim(worker)) == 1
 
+    def test_claims_of_a_worker_whose_row_was_deleted_by_hand_are_taken(self, sql: Sql) -> None:
+        worker = sql.worker()
+        sql.submit()
+        [lease] = sql.claim(worker)
+        sql.rows("delete from pgqueue.workers where id = %s", worker)
+        assert rescue(sql) == {worker: 1}
+        assert (sql.status(lease.id), sql.outcomes(lease.id)) == ("pending", ["lost"])
+        assert rescue(sql) == {}
+
     def test_its_row_is_kept_for_an_hour(self, sql: Sql, clock: Clock) -> None:
         worker = sql.worker()
         clock.advance(31)
