@@ -58,14 +58,14 @@ create or replace function pgqueue._percentiles(p_histogram bigint[]) returns do
 language sql immutable parallel safe
 as $$
     with counted as (
-        select e.entry & 511 as bin, sum(e.entry >> 9) over (order by e.entry & 511) as up_to, sum(e.entry >> 9) over () as total
-        from unnest(p_histogram) as e (entry)
+        select b.bin, sum(b.tasks) over (order by b.bin) as up_to, sum(b.tasks) over () as total
+        from (select e.entry & 511 as bin, (e.entry >> 9)::double precision as tasks from unnest(p_histogram) as e (entry)) b
     )
     select array_agg(
         (
             select min(case when c.bin > 0 then 1.1::double precision ^ (c.bin - 0.5) / 1000 else 0 end)
             from counted c
-            where c.up_to >= ceil(w.part * c.total)
+            where c.up_to >= ceil(w.part::double precision * c.total)
         )
         order by w.part
     )
@@ -463,18 +463,19 @@ create or replace function pgqueue._all_kept(p_bucket timestamptz, p_step text) 
 language plpgsql stable
 set jit = off set enable_seqscan = off
 as $$
+declare
+    v_end timestamptz := least(p_bucket + pgqueue._length(p_step), pgqueue._folded_before());
 begin
     return (
         select coalesce(sum(r.finished), 0) from pgqueue.task_rollups r where r.step = p_step and r.bucket = p_bucket
     ) - (
         select coalesce(sum(d.tasks), 0)
         from pgqueue.task_departures d
-        where not d.still_counts and d.finished_at >= p_bucket
-        and d.finished_at < least(p_bucket + pgqueue._length(p_step), pgqueue._folded_before())
+        where not d.still_counts and d.finished_at >= p_bucket and d.finished_at < v_end
     ) = (
         select count(*)
         from pgqueue.finished_tasks f
-        where f.finished_at >= p_bucket and f.finished_at < least(p_bucket + pgqueue._length(p_step), pgqueue._folded_before())
+        where f.finished_at >= p_bucket and f.finished_at < v_end
     );
 end $$;
 
