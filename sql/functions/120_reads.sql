@@ -541,11 +541,11 @@ begin
             order by f.id desc
             limit 10000
         ) u
+        left join lateral (
+            select true as is_taken from pgqueue.tasks t where t.task_type = u.task_type and t.unique_key = u.unique_key limit 1
+        ) live on true
         where (p_queue_name is null or u.queue_name = p_queue_name)
-        and (
-            u.unique_key is null
-            or not exists (select from pgqueue.tasks t where t.task_type = u.task_type and t.unique_key = u.unique_key)
-        )
+        and live.is_taken is null
         limit p_limit
     ) r;
     return query select k.* from pgqueue._tasks_by_key(v_ids, v_finished_ats) k;

@@ -58,14 +58,14 @@ create or replace function pgqueue._percentiles(p_histogram bigint[]) returns do
 language sql immutable parallel safe
 as $$
     with counted as (
-        select e.entry & 511 as bin, sum(e.entry >> 9) over (order by e.entry & 511) as up_to, sum(e.entry >> 9) over () as total
-        from unnest(p_histogram) as e (entry)
+        select b.bin, sum(b.tasks) over (order by b.bin) as up_to, sum(b.tasks) over () as total
+        from (select e.entry & 511 as bin, (e.entry >> 9)::double precision as tasks from unnest(p_histogram) as e (entry)) b
     )
     select array_agg(
         (
             select min(case when c.bin > 0 then 1.1::double precision ^ (c.bin - 0.5) / 1000 else 0 end)
             from counted c
-            where c.up_to >= ceil(w.part * c.total)
+            where c.up_to >= ceil(w.part::double precision * c.total)
         )
         order by w.part
     )
@@ -463,18 +463,19 @@ create or replace function pgqueue._all_kept(p_bucket timestamptz, p_step text) 
 language plpgsql stable
 set jit = off set enable_seqscan = off
 as $$
+declare
+    v_end timestamptz := least(p_bucket + pgqueue._length(p_step), pgqueue._folded_before());
 begin
     return (
         select coalesce(sum(r.finished), 0) from pgqueue.task_rollups r where r.step = p_step and r.bucket = p_bucket
     ) - (
         select coalesce(sum(d.tasks), 0)
         from pgqueue.task_departures d
-        where not d.still_counts and d.finished_at >= p_bucket
-        and d.finished_at < least(p_bucket + pgqueue._length(p_step), pgqueue._folded_before())
+        where not d.still_counts and d.finished_at >= p_bucket and d.finished_at < v_end
     ) = (
         select count(*)
         from pgqueue.finished_tasks f
-        where f.finished_at >= p_bucket and f.finished_at < least(p_bucket + pgqueue._length(p_step), pgqueue._folded_before())
+        where f.finished_at >= p_bucket and f.finished_at < v_end
     );
 end $$;
 
@@ -559,8 +560,8 @@ begin
     with ended as materialized (
         select
             pgqueue._floor(e.bucket, p_step) as bucket,
-            case when 'queue_name' = any(p_by) then e.queue_name end as queue_name,
-            case when 'task_type' = any(p_by) then e.task_type end as task_type,
+            case when 'queue_name' = any(p_by) then e.queue_name else '' end as queue_name,
+            case when 'task_type' = any(p_by) then e.task_type else '' end as task_type,
             e.status, e.finished, e.run_us, e.wait_us, e.run_histogram, e.wait_histogram
         from pgqueue._ended(p_from, p_to, p_step, p_queue_name, p_task_type) e
     ),
@@ -595,19 +596,17 @@ begin
     kinds as (
         select distinct c.queue_name, c.task_type from counted c where c.total <> 0
         union
-        select null, null where p_by = '{}'
+        select '', '' where p_by = '{}'
     )
     select
-        s.at, k.queue_name, k.task_type,
+        s.at, nullif(k.queue_name, ''), nullif(k.task_type, ''),
         coalesce(c.total, 0), coalesce(c.completed, 0), coalesce(c.failed, 0), coalesce(c.cancelled, 0),
         coalesce(c.run_us / t.tasks / 1000, 0)::double precision, coalesce(t.run[1], 0), coalesce(t.run[2], 0), coalesce(t.run[3], 0),
         coalesce(c.wait_us / t.tasks / 1000, 0)::double precision, coalesce(t.wait[1], 0), coalesce(t.wait[2], 0), coalesce(t.wait[3], 0)
     from generate_series(pgqueue._floor(p_from, p_step), p_to - interval '1 microsecond', pgqueue._length(p_step)) as s (at)
     cross join kinds k
-    left join counted c
-        on c.bucket = s.at and (c.queue_name, c.task_type) is not distinct from (k.queue_name, k.task_type)
-    left join timed t
-        on t.bucket = s.at and (t.queue_name, t.task_type) is not distinct from (k.queue_name, k.task_type)
+    left join counted c on c.bucket = s.at and c.queue_name = k.queue_name and c.task_type = k.task_type
+    left join timed t on t.bucket = s.at and t.queue_name = k.queue_name and t.task_type = k.task_type
     order by k.queue_name, k.task_type, s.at;
 end $$;
 
