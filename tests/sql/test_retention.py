@@ -183,9 +183,7 @@ class TestExpire:
             "finished_tasks_20300101",
         ]
 
-    def test_one_session_at_a_time_and_not_too_often(
-        self, sql: Sql, clock: Clock, connect: Callable[[], Sql]
-    ) -> None:
+    def test_one_session_at_a_time_and_not_too_often(self, sql: Sql, clock: Clock, connect: Callable[[], Sql]) -> None:
         clock.set("2030-01-01 12:00+00")
         first = connect()
         first.rows("begin")
