@@ -104,6 +104,28 @@ def test_many_are_retried_and_cancelled_only_by_a_filter_or_all(cli: Cli, conn: 
     assert errors == [("changed my mind",)]
 
 
+@pytest.mark.usefixtures("history")
+def test_many_are_deleted_and_what_was_skipped_is_said(cli: Cli, conn: psycopg.Connection[Any]) -> None:
+    conn.execute("select pgqueue.submit('fail', p_unique_key => 'k')")
+    conn.execute("update pgqueue.finished_tasks set unique_key = 'k' where id = 2")
+    skipped = cli("task", "retry", "--error", "PARCEL")
+    assert skipped.code == 4
+    assert "skipped as duplicate: 1 task: 2" in skipped.err
+    shown = cli("operation", "show", 1)
+    assert "skipped    1 task" in shown.out
+    assert cli("operation", "list", "-o", "json").json[0]["kind"] == "retry"
+    assert cli("operation", "cancel", 1, "-o", "json").json["state"] == "completed"
+    assert cli("operation", "show", 9).code == 2
+    assert "1 task would be deleted" in cli("task", "delete", "--type", "add", "--dry-run").err
+    assert "0 tasks would be deleted" in cli("task", "delete", "--finished-until", "1h", "--dry-run").err
+    assert "deleted 1 task" in cli("task", "delete", "--status", "completed").err
+    tried = cli("cleanup", "--older-than", "0s", "--dry-run")
+    assert "2 tasks would be removed; nothing was changed" in tried.err
+    assert cli("cleanup", "--dry-run").code == 2
+    assert "removed 0 tasks" in cli("cleanup").err
+    assert cli("cleanup", "--older-than", "0s", "-o", "json").json == [{"tasks": 2, "removed": True}]
+
+
 def test_what_tasks_say_cannot_move_the_cursor(cli: Cli, conn: psycopg.Connection[Any]) -> None:
     conn.execute(
         "select pgqueue.submit('[bold]x[/]', p_user_id => E'a\\x1b[2Jb', p_payload => '{\"a\": \"\\u001b[2J\"}')"

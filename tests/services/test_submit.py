@@ -232,6 +232,22 @@ async def test_keys_in_bulk_tell_who_was_first(service: QueueService) -> None:
     assert tasks[2].task_id == tasks[0].task_id
 
 
+async def test_keys_of_several_chunks_are_taken_in_one_order(
+    service: QueueService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two transactions that hold each other's keys would deadlock; sorted over their chunks they wait in turn."""
+    monkeypatch.setattr("pgqueue.services.shared.CHUNK_TASKS", 2)
+    keys = [f"{letter}{number}" for letter in "aBc" for number in range(10)]
+    orders = [keys, keys[::-1], keys[1::2] + keys[::2], keys[15:] + keys[:15]]
+    made = await asyncio.gather(
+        *(service.submit_tasks([request(unique_key=key, payload={"k": key}) for key in order]) for order in orders * 3)
+    )
+    ids = {task.unique_key: task.task_id for task in made[0]}
+    for order, tasks in zip(orders * 3, made, strict=True):
+        assert [task.task_id for task in tasks] == [ids[key] for key in order]
+    assert (await service.list_tasks())[1] == len(keys)
+
+
 async def test_of_32_callers_racing_on_a_key_one_task_is_left(service: QueueService, dsn: str) -> None:
     gate = asyncio.Event()
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.sql.conftest import Clock, Lease, Sql
 
 
@@ -319,3 +321,16 @@ class TestWhyWaiting:
 
     def test_there_is_no_such_task(self, sql: Sql) -> None:
         sql.refuses("QU102", "select pgqueue.why_waiting(4711)")
+
+
+def test_a_submit_that_outlived_its_queue_brings_it_back(sql: Sql, connect: Callable[[], Sql]) -> None:
+    sql.rows("select pgqueue.create_queue('q')")
+    late = connect()
+    late.rows("begin")
+    task_id = late.submit(queue_name="q")
+    sql.rows("select pgqueue.delete_queue('q')")
+    late.rows("commit")
+    assert sql.rows("select from pgqueue.queues where name = 'q'") == []
+    sql.rows("select pgqueue.maintain()")
+    assert queue(sql)["concurrency"] == 5
+    assert [lease.id for lease in sql.claim(sql.worker("q"), queue="q")] == [task_id]
