@@ -1,6 +1,6 @@
 """What HTTP costs: submit and get over keep-alive connections, against the same in Python directly.
 
-python benchmarks/http.py [--seconds 5] [--clients 8]: prints requests a second, median and 99th percentile. The server
+python benchmarks/rest.py [--seconds 5] [--clients 8]: prints requests a second, median and 99th percentile. The server
 is a process of its own; its database is an embedded one in a temporary folder with fsync on.
 """
 
