@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import subprocess
 import time
 from typing import TYPE_CHECKING
 
@@ -10,15 +13,28 @@ import httpx
 
 from pgqueue import schema
 from tests.polling import until
-from tests.web.conftest import DEADLINE_S, stream
+from tests.web.conftest import DEADLINE_S, PROGRAM, stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from pgqueue.embedded import Server
     from tests.web.conftest import Running
 
     Run = Callable[..., Running]
+
+WAIT = {"prefer": "wait=30"}
+APP = """
+import pgqueue
+
+queue_service = pgqueue.QueueService(pgqueue.Database())
+
+
+@queue_service.handler("double")
+async def double(ctx: pgqueue.TaskContext, payload: int) -> int:
+    return 2 * payload
+"""
 
 
 async def test_it_is_ready_once_it_serves_and_ends_in_order(run_api: Run) -> None:
@@ -143,3 +159,29 @@ async def test_a_second_signal_ends_it_at_once(run_api: Run) -> None:
         running.terminate()
         assert await running.wait() == 0
     assert time.monotonic() - before < DEADLINE_S
+
+
+async def test_up_serves_beside_the_worker_and_both_end_together(dsn: str, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APP)
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(  # noqa: ASYNC220 - it only starts it
+            [PROGRAM.with_name("pgqueue"), "up", "app:queue_service", "--port", "0"],
+            env=os.environ | {"PGQUEUE_DSN": dsn},
+            cwd=tmp_path,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        await until(lambda: "serving http://" in log.read_text())
+        url = log.read_text().partition("serving ")[2].partition("/api/v1,")[0]
+        async with httpx.AsyncClient(base_url=f"{url}/api/v1", timeout=DEADLINE_S) as client:
+            answer = await client.post("/tasks", json={"task_type": "double", "payload": 21}, headers=WAIT)
+            assert answer.json()["status"] == "completed"
+            assert (await client.get("/tasks/1/result")).json()["result"] == 42
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.wait, DEADLINE_S) == 0, log.read_text()
+        assert "Traceback" not in log.read_text()
+    finally:
+        process.kill()
+        process.wait()

@@ -198,8 +198,6 @@ async def test_a_thousand_streams_see_the_end_of_their_tasks(
 
 async def test_a_stop_ends_open_streams_and_waiting_requests_within_seconds(
     run_api: Callable[..., Running],
-    db: Database,
-    conn: psycopg.Connection[Any],
 ) -> None:
     import httpx  # noqa: PLC0415 - for this alone
 

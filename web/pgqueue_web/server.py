@@ -200,9 +200,20 @@ class _Protocol(HttpToolsProtocol):
 
 
 def _bound(host: str, port: int) -> socket.socket:
+    """Return a socket that asyncio knows as TCP: without its protocol, answers would wait for acknowledgements."""
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+            0
+        ]
+        made = socket.socket(family, kind, socket.IPPROTO_TCP)
+        try:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.bind(address)
+            made.listen(BACKLOG)
+        except OSError:
+            made.close()
+            raise
     except OSError as error:
         msg = f"cannot listen on {host}, port {port}: {error.strerror or error}"
         raise ConfigurationError(msg, hint="give another --host or --port; port 0 takes any that is free") from error
+    return made

@@ -1,6 +1,6 @@
 """What HTTP costs: submit and get over keep-alive connections, against the same in Python directly.
 
-python benchmarks/http.py [--seconds 5] [--clients 8]: prints requests a second, median and 99th percentile. The server
+python benchmarks/rest.py [--seconds 5] [--clients 8]: prints requests a second, median and 99th percentile. The server
 is a process of its own; its database is an embedded one in a temporary folder with fsync on.
 """
 
@@ -32,16 +32,16 @@ class Connection:
     """A bare keep-alive connection, so that the client costs little."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Take over a connection."""
+        """Made by `open`."""
         self.reader, self.writer = reader, writer
 
     @classmethod
     async def open(cls, port: int) -> Connection:
-        """Connect to a port of this machine."""
+        """Connect."""
         return cls(*await asyncio.open_connection("127.0.0.1", port))
 
     async def ask(self, head: bytes, body: bytes = b"") -> None:
-        """Send a request and read its answer."""
+        """Ask, and read the answer. Raises RuntimeError where it is a refusal."""
         self.writer.write(head + HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
         answer = await self.reader.readuntil(b"\r\n\r\n")
         if answer[9:11] != b"20":
