@@ -83,6 +83,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Origins of web pages that may use the HTTP interface, separated by commas."""
     api_audit_days: Annotated[int, msgspec.Meta(ge=1, le=36_500)] = 90
     """How long the audit log is kept."""
+    api_url: str | None = None
+    """Where `pgqueue.http` finds the HTTP interface: http://host:port, with the path that stands before /api/v1."""
+    api_key: str | None = None
+    """The key with which it asks."""
+    otel: Literal["off", "link", "parent"] = "off"
+    """Traces (OpenTelemetry): a task's span is linked to that of its submitter, or is its child."""
 
     def __post_init__(self) -> None:
         if self.heartbeat_s * 3 > self.lease_s:

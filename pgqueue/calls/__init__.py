@@ -87,7 +87,6 @@ from pgqueue.calls.scheduling import (
 )
 from pgqueue.calls.submitting import (
     Submitted,
-    encode_request,
     submit_many,
     submit_task,
 )
@@ -137,7 +136,6 @@ __all__ = [
     "delete_queue",
     "delete_schedule",
     "due_schedules",
-    "encode_request",
     "fence",
     "fire_schedules",
     "follow",
