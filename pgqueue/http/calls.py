@@ -146,7 +146,7 @@ def progress_path(task_id: int) -> str:
 
 def cancel_task(task_id: int) -> Call[str]:
     """DELETE /tasks/{task_id}: the status then. Raises TaskNotFound, InvalidTransition."""
-    return Call("DELETE", _task(task_id), lambda response: body_of(response, TaskRecord).status)
+    return Call("DELETE", _task(task_id), lambda response: body_of(response, TaskRecord).status, is_repeatable=True)
 
 
 def retry_task(task_id: int) -> Call[int]:

@@ -52,8 +52,9 @@ class Common:
             raise ConfigurationError("the API key holds characters that no key has", hint="copy it again: pgq_…")
         self.retries = retries
         self._timeout = timeout
+        self.url = _checked(url or given.api_url)
         self._options: dict[str, Any] = {
-            "base_url": f"{_checked(url or given.api_url)}/api/v1",
+            "base_url": f"{self.url}/api/v1",
             "headers": {"User-Agent": f"pgqueue/{__version__}"} | ({"Authorization": f"Bearer {key}"} if key else {}),
             "timeout": httpx.Timeout(timeout, connect=min(CONNECT_S, timeout)),
         }
