@@ -26,6 +26,8 @@ KEY = re.compile(r"[\x21-\x7e]+")
 CONNECT_S = 5.0
 SILENCE_S = 45.0
 """The server says something on each stream every 15 s."""
+KEPT = 20
+"""Idle connections; those in use are as many as it takes, for each stream needs one."""
 NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
@@ -56,6 +58,7 @@ class Common:
         self._options: dict[str, Any] = {
             "base_url": f"{self.url}/api/v1",
             "headers": {"User-Agent": f"pgqueue/{__version__}"} | ({"Authorization": f"Bearer {key}"} if key else {}),
+            "limits": httpx.Limits(max_keepalive_connections=KEPT),
             "timeout": httpx.Timeout(timeout, connect=min(CONNECT_S, timeout)),
         }
 

@@ -31,6 +31,12 @@ FAILED = ("failed", "timed_out")
 NO_PARENT = trace.INVALID_SPAN
 
 
+class _Traced(msgspec.Struct):
+    """Metadata, as far as they are read here."""
+
+    carrier: dict[str, str] = msgspec.field(name=METADATA_KEY, default_factory=dict)
+
+
 class Sending:
     """A submit that is being traced: its requests carry the context of its span."""
 
@@ -200,11 +206,10 @@ def _carrier(metadata: str | None) -> dict[str, str]:
     """Return the context that a task carries; whatever else a foreign submitter wrote there is passed over."""
     if metadata is None or METADATA_KEY not in metadata:
         return {}
-    found = msgspec.json.decode(metadata)
-    carrier = found.get(METADATA_KEY) if isinstance(found, dict) else None
-    if not isinstance(carrier, dict):
+    try:
+        return msgspec.json.decode(metadata, type=_Traced).carrier
+    except (msgspec.DecodeError, RecursionError):
         return {}
-    return {name: value for name, value in carrier.items() if isinstance(value, str)}
 
 
 def _fail(span: Span, told: Mapping[str, Any]) -> None:

@@ -169,6 +169,15 @@ class TestStreams:
         assert rest[-1].status == "completed"
         assert any("Last-Event-ID: pending-0-" in head for head in proxy.heads)
 
+    async def test_a_client_follows_as_many_tasks_as_it_likes(self, client: Client, service: QueueService) -> None:
+        async def last(task_id: int) -> str:
+            return [progress.status async for progress in client.follow_progress(task_id)][-1]
+
+        tasks = await client.submit_tasks([REQUEST] * 120)
+        following = [asyncio.create_task(last(task.task_id)) for task in tasks]
+        async with working(service):
+            assert await asyncio.gather(*following) == ["completed"] * 120
+
     async def test_where_no_stream_gets_through_it_is_polled(self, api: Server, service: QueueService) -> None:
         def decide(head: str) -> str:
             return "refuse" if "text/event-stream" in head else "pass"

@@ -243,7 +243,10 @@ class TestMetadata:
         await service.drain()
         assert [ids(span)[0] for span in parents.named("process default")] == [TRACE_ID, TRACE_ID]
 
-    @pytest.mark.parametrize("context", ["7", '"x"', "null", "[]", '{"traceparent": 5}', '{"traceparent": "00-zz"}'])
+    @pytest.mark.parametrize(
+        "context",
+        ["7", '"x"', "null", "[]", '{"traceparent": 5}', '{"traceparent": "00-zz"}', f"{'[' * 3000}{']' * 3000}"],
+    )
     async def test_a_context_that_makes_no_sense_is_passed_over(
         self, service: QueueService, spans: Spans, conn: psycopg.Connection[Any], context: str
     ) -> None:
