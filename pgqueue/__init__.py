@@ -60,7 +60,8 @@ _HOMES = {
         *("ConfigurationError", "DatabaseUnavailable", "DuplicateTask", "Forbidden", "HandlerNotFound"),
         *("IdempotencyConflict", "InvalidInput", "InvalidTransition", "KeyNotFound", "LeaseLost"),
         *("OperationNotFound", "PayloadError", "PgqueueError", "QueueFull", "QueueNotFound", "RateLimited"),
-        *("ScheduleNotFound", "SchemaMismatch", "TaskCancelled", "TaskFailed", "TaskNotFound", "Unauthenticated"),
+        *("ScheduleNotFound", "SchemaMismatch", "ServerUnavailable", "TaskCancelled", "TaskFailed", "TaskNotFound"),
+        "Unauthenticated",
     ],
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -17,6 +17,7 @@ from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
 from pgqueue import settings as _settings
+from pgqueue import telemetry
 from pgqueue.embedded import resolve_dsn
 from pgqueue.errors import ConfigurationError, DatabaseUnavailable, InvalidInput, from_postgres
 
@@ -62,6 +63,8 @@ class _Common:
     def __init__(self, dsn: str | None = None, *, settings: Settings | None = None) -> None:
         """No DSN: PGQUEUE_DSN, DATABASE_URL, libpq's variables, or else an embedded server. Opens nothing."""
         self.settings = settings or _settings.load()
+        if self.settings.otel != "off" and telemetry.tracing is None:
+            telemetry.instrument(self.settings.otel)
         self.given_dsn = dsn or self.settings.dsn
         self._dsn: str | None = None
 

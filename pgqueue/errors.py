@@ -33,6 +33,7 @@ __all__ = [
     "RateLimited",
     "ScheduleNotFound",
     "SchemaMismatch",
+    "ServerUnavailable",
     "TaskCancelled",
     "TaskFailed",
     "TaskNotFound",
@@ -173,6 +174,10 @@ class RateLimited(PgqueueError):
 
 class DatabaseUnavailable(PgqueueError):
     """No database, or the connection to it is gone; the outcome of a write is then unknown."""
+
+
+class ServerUnavailable(DatabaseUnavailable):
+    """No HTTP server, or no answer from it; the outcome of a write is then unknown."""
 
 
 class ConfigurationError(PgqueueError):

@@ -90,6 +90,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """How long failed tasks are kept. As long as the three are the same, whole days are dropped."""
     keep_cancelled_days: Days = 30.0
     """How long cancelled tasks are kept."""
+    api_url: str | None = None
+    """Where `pgqueue.http` finds the HTTP interface: http://host:port, with the path that stands before /api/v1."""
+    api_key: str | None = None
+    """The key with which it asks."""
+    otel: Literal["off", "link", "parent"] = "off"
+    """Traces (OpenTelemetry): a task's span is linked to that of its submitter, or is its child."""
 
     def __post_init__(self) -> None:
         if self.heartbeat_s * 3 > self.lease_s:

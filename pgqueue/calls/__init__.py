@@ -98,7 +98,6 @@ from pgqueue.calls.scheduling import (
 )
 from pgqueue.calls.submitting import (
     Submitted,
-    encode_request,
     submit_many,
     submit_task,
 )
@@ -153,7 +152,6 @@ __all__ = [
     "delete_schedule",
     "drop_day",
     "due_schedules",
-    "encode_request",
     "end_retention",
     "expire",
     "fence",

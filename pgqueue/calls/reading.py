@@ -22,6 +22,7 @@ from pgqueue.models import (
     check_text,
     check_time,
 )
+from pgqueue.telemetry import without_trace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,7 +86,7 @@ def _record(row: Row) -> TaskRecord:
         unique_key=row[9],
         user_id=row[10],
         project_id=row[11],
-        metadata=json_of(row[12]),
+        metadata=without_trace(json_of(row[12])),
         attempt=row[13],
         failures=row[14],
         crashes=row[15],

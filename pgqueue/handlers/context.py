@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import msgspec
 import structlog
 
+from pgqueue.telemetry import without_trace
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Generator, Mapping
     from datetime import datetime
@@ -128,7 +130,7 @@ class TaskContext:
     @property
     def metadata(self) -> Any:  # noqa: ANN401 - any JSON
         """What the submitter kept beside the payload."""
-        return None if self.row[14] is None else msgspec.json.decode(self.row[14])
+        return None if self.row[14] is None else without_trace(msgspec.json.decode(self.row[14]))
 
     @property
     def cancelled(self) -> bool:

@@ -3,6 +3,8 @@
 from pgqueue.models.access import ApiKey, AuditEntry, KeptAnswer, Metrics, MetricTotal, Principal, QueueDepth, Scope
 from pgqueue.models.encoding import check_number, check_span, check_text, check_time, encode_payload, encode_result
 from pgqueue.models.operations import BulkFilter, Operation, OperationKind, OperationPreview
+from pgqueue.models.requests import check_request, encode_request
+from pgqueue.models.results import checked_timeout, convert_result, timed_out
 from pgqueue.models.schedules import (
     DueSchedule,
     Missed,
@@ -13,6 +15,7 @@ from pgqueue.models.schedules import (
     ScheduleTick,
 )
 from pgqueue.models.structs import (
+    FINAL,
     Event,
     Execution,
     LogLine,
@@ -30,9 +33,11 @@ from pgqueue.models.structs import (
     TaskRequest,
     TaskStatistics,
     WorkerInfo,
+    requested,
 )
 
 __all__ = [
+    "FINAL",
     "ApiKey",
     "AuditEntry",
     "BulkFilter",
@@ -70,9 +75,15 @@ __all__ = [
     "TaskStatistics",
     "WorkerInfo",
     "check_number",
+    "check_request",
     "check_span",
     "check_text",
     "check_time",
+    "checked_timeout",
+    "convert_result",
     "encode_payload",
+    "encode_request",
     "encode_result",
+    "requested",
+    "timed_out",
 ]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
 __all__ = [
+    "FINAL",
     "Event",
     "Execution",
     "LogLine",
@@ -27,10 +28,12 @@ __all__ = [
     "TaskRequest",
     "TaskStatistics",
     "WorkerInfo",
+    "requested",
 ]
 
 Status = Literal["blocked", "pending", "running", "completed", "failed", "cancelled"]
 OnConflict = Literal["return", "raise", "replace"]
+FINAL = frozenset({"completed", "failed", "cancelled"})
 
 
 class Priority(enum.IntEnum):
@@ -90,6 +93,29 @@ class TaskRecord(msgspec.Struct, kw_only=True):
     """True on the answer to a submit that made the task; False where its unique key was taken, and on reads."""
 
 
+B = TypeVar("B", bound=TaskRecord)
+
+
+def requested(kind: type[B], request: TaskRequest, task_id: int, *, created: bool) -> B:
+    """The task that a request asked for, by what the request says; its times are not known."""
+    return kind(
+        task_id=task_id,
+        task_type=request.task_type,
+        queue_name=request.queue_name,
+        priority=int(request.priority),
+        payload=request.payload,
+        status="pending",
+        max_retries=request.max_retries,
+        timeout=request.timeout,
+        run_at=request.run_at,
+        unique_key=request.unique_key,
+        user_id=request.user_id,
+        project_id=request.project_id,
+        metadata=request.metadata,
+        created=created,
+    )
+
+
 class TaskFilter(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Which tasks to list; what is None does not matter. Pages start at 1."""
 
@@ -123,7 +149,7 @@ class TaskProgress(msgspec.Struct, frozen=True):
     @property
     def is_final(self) -> bool:
         """True once the task ended."""
-        return self.status in ("completed", "failed", "cancelled")
+        return self.status in FINAL
 
 
 class QueueConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ import contextlib
 import functools
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
-from pgqueue import calls
+from pgqueue import calls, telemetry
 from pgqueue.errors import PgqueueError
 from pgqueue.listen import hub_of
 from pgqueue.models import QueueConfig, TaskFilter, TaskProgress, TaskRecord, TaskRequest
@@ -124,7 +124,9 @@ class QueueOperations:
         is raised, or its payload replaced, as `request.on_conflict` says.
         Raises InvalidInput, QueueNotFound, QueueFull.
         """
-        answer = await self.db.run(calls.submit_task(request), conn=conn)
+        with telemetry.sending([request]) as send:
+            answer = await self.db.run(calls.submit_task(send.requests[0]), conn=conn)
+            send.sent(answer.task_id)
         if not answer.created and conn is None:
             with contextlib.suppress(PgqueueError):  # it is submitted, whether or not it may be read
                 return await self.get_task(answer.task_id)
@@ -133,11 +135,12 @@ class QueueOperations:
     async def submit_tasks(self, requests: Iterable[TaskRequest], *, conn: object = None) -> list[Task]:
         """Submit many tasks in one transaction; returns them in order. Raises as submit_task, and submits none then."""
         given = list(requests)
-        bulk = shared.bulk_of(given)
-        if conn is not None:
-            return await self._submit_chunks(given, bulk, conn)
-        async with self.db.connection() as own, own.transaction():
-            return await self._submit_chunks(given, bulk, own)
+        with telemetry.sending(given, is_batch=True) as send:
+            bulk = shared.bulk_of(send.requests)
+            if conn is not None:
+                return await self._submit_chunks(given, bulk, conn)
+            async with self.db.connection() as own, own.transaction():
+                return await self._submit_chunks(given, bulk, own)
 
     async def _submit_chunks(self, given: list[TaskRequest], bulk: shared.Bulk, conn: object) -> list[Task]:
         answers: list[tuple[int, bool]] = []

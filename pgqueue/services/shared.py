@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar
 
-import msgspec
-
-from pgqueue import calls
-from pgqueue.errors import InvalidInput, PayloadError, TaskCancelled, TaskFailed
-from pgqueue.models import TaskFilter, TaskRecord, TaskRequest, check_number
+from pgqueue.errors import InvalidInput, TaskCancelled, TaskFailed
+from pgqueue.models import (
+    FINAL,
+    TaskFilter,
+    TaskRecord,
+    TaskRequest,
+    check_number,
+    checked_timeout,
+    convert_result,
+    encode_request,
+    requested,
+    timed_out,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from pgqueue import calls
 
 __all__ = [
     "FINAL",
@@ -32,7 +42,6 @@ __all__ = [
 ]
 
 B = TypeVar("B", bound=TaskRecord)
-FINAL = frozenset({"completed", "failed", "cancelled"})
 CHUNK_TASKS = 5_000
 CHUNK_BYTES = 8_000_000
 MOST_PAGE = 1000
@@ -85,23 +94,7 @@ def task_of(kind: type[B], request: TaskRequest, answer: calls.Submitted, servic
 def bulk_task_of(kind: type[B], request: TaskRequest, answer: tuple[int, bool], service: object) -> B:
     """The task that one row of a bulk submit answered with; its times are not read back."""
     task_id, created = answer
-    task = kind(
-        task_id=task_id,
-        task_type=request.task_type,
-        queue_name=request.queue_name,
-        priority=int(request.priority),
-        payload=request.payload,
-        status="pending",
-        max_retries=request.max_retries,
-        timeout=request.timeout,
-        run_at=request.run_at,
-        unique_key=request.unique_key,
-        user_id=request.user_id,
-        project_id=request.project_id,
-        metadata=request.metadata,
-        created=created,
-    )
-    return _bound(task, service)
+    return _bound(requested(kind, request, task_id, created=created), service)
 
 
 class Bulk(NamedTuple):
@@ -136,7 +129,7 @@ def bulk_of(requests: Sequence[TaskRequest]) -> Bulk:
 
 def _encoded(position: int, request: TaskRequest) -> bytes:
     try:
-        return calls.encode_request(request)
+        return encode_request(request)
     except InvalidInput as error:
         msg = f"task {position}: {error.message}"
         raise InvalidInput(msg, detail={**error.detail, "position": position}, hint=error.hint) from error
@@ -171,19 +164,6 @@ def percent_of(completed_steps: int, total_steps: int) -> int:
     return 100 * completed_steps // total_steps
 
 
-def checked_timeout(timeout: object) -> None:
-    """Raise InvalidInput for a timeout that is no number of seconds, or negative."""
-    is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
-    if timeout is not None and not (is_number and timeout >= 0):  # type: ignore[operator]  # a number then
-        msg = f"timeout must be None or seconds from 0 on, not {timeout!r}"
-        raise InvalidInput(msg, detail={"field": "timeout"}, hint="None waits for ever")
-
-
-def timed_out(task_id: int, timeout: float | None, status: str) -> TimeoutError:
-    """The error of a wait that was too short."""
-    return TimeoutError(f"task {task_id} did not end within {timeout or 0:g} s; it is {status}")
-
-
 def result_of(task: TaskRecord, type: Any) -> Any:  # noqa: A002, ANN401 - any JSON, or any connection
     """The result of an ended task. Raises TaskFailed, TaskCancelled, PayloadError."""
     detail: dict[str, object] = {name: getattr(task, name) for name in ("task_id", "task_type", "attempt", "error")}
@@ -193,15 +173,4 @@ def result_of(task: TaskRecord, type: Any) -> Any:  # noqa: A002, ANN401 - any J
     if task.status == "cancelled":
         msg = f"task {task.task_id} ({task.task_type}) was cancelled: {task.error or 'no reason given'}"
         raise TaskCancelled(msg, detail=detail)
-    return convert_result(task, type)
-
-
-def convert_result(task: TaskRecord, type: Any) -> Any:  # noqa: A002, ANN401 - any JSON, or any connection
-    """Convert a task's result. Raises PayloadError."""
-    if type is Any:
-        return task.result_value
-    try:
-        return msgspec.convert(task.result_value, type, str_keys=True)
-    except msgspec.ValidationError as error:
-        msg = f"the result of task {task.task_id} does not fit {type}: {error}"
-        raise PayloadError(msg, detail={"task_id": task.task_id}, hint="ask for the type that it has") from error
+    return convert_result(task.task_id, task.result_value, type)

@@ -128,7 +128,8 @@ class StateService:
 
         Raises TaskNotFound, PayloadError.
         """
-        return shared.convert_result(await self.db.run(calls.get_task(task_id)), type)
+        task = await self.db.run(calls.get_task(task_id))
+        return shared.convert_result(task_id, task.result_value, type)
 
     async def set_task_result(self, task_id: int, value: object, *, conn: object = None) -> None:
         """Store a result; a value that the handler returns later replaces it. Raises TaskNotFound, InvalidInput."""

@@ -7,7 +7,7 @@ import functools
 import time
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
-from pgqueue import calls
+from pgqueue import calls, telemetry
 from pgqueue.errors import PgqueueError
 from pgqueue.models import QueueConfig, TaskFilter, TaskProgress, TaskRecord, TaskRequest
 from pgqueue.services import shared
@@ -99,7 +99,9 @@ class QueueOperations:
         is raised, or its payload replaced, as `request.on_conflict` says.
         Raises InvalidInput, QueueNotFound, QueueFull.
         """
-        answer = self.db.run(calls.submit_task(request), conn=conn)
+        with telemetry.sending([request]) as send:
+            answer = self.db.run(calls.submit_task(send.requests[0]), conn=conn)
+            send.sent(answer.task_id)
         if not answer.created and conn is None:
             with contextlib.suppress(PgqueueError):  # it is submitted, whether or not it may be read
                 return self.get_task(answer.task_id)
@@ -108,11 +110,12 @@ class QueueOperations:
     def submit_tasks(self, requests: Iterable[TaskRequest], *, conn: object = None) -> list[Task]:
         """Submit many tasks in one transaction; returns them in order. Raises as submit_task, and submits none then."""
         given = list(requests)
-        bulk = shared.bulk_of(given)
-        if conn is not None:
-            return self._submit_chunks(given, bulk, conn)
-        with self.db.connection() as own, own.transaction():
-            return self._submit_chunks(given, bulk, own)
+        with telemetry.sending(given, is_batch=True) as send:
+            bulk = shared.bulk_of(send.requests)
+            if conn is not None:
+                return self._submit_chunks(given, bulk, conn)
+            with self.db.connection() as own, own.transaction():
+                return self._submit_chunks(given, bulk, own)
 
     def _submit_chunks(self, given: list[TaskRequest], bulk: shared.Bulk, conn: object) -> list[Task]:
         answers: list[tuple[int, bool]] = []

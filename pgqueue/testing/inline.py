@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pgqueue.handlers import Handler, TaskContext
-from pgqueue.log import task_fields
 from pgqueue.models import LogLine, TaskProgress, encode_payload
 from pgqueue.worker.attempts import Attempt
 from pgqueue.worker.executors import call_plain
@@ -149,11 +148,9 @@ async def _on_loop(attempt: _Attempt) -> None:
 
 
 def _in_thread(attempt: _Attempt) -> None:
-    token = task_fields.set(attempt.ctx)
-    try:
-        call_plain(attempt)
-    finally:
-        task_fields.reset(token)
+    attempt.begin()
+    call_plain(attempt)
+    attempt.end()
 
 
 def _conclude(run: InlineRun, attempt: _Attempt) -> None:

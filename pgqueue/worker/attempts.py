@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 
+from pgqueue import telemetry
 from pgqueue.errors import HandlerNotFound, PayloadError
 from pgqueue.handlers import Cancel, PermanentError, RetryLater, Snooze, TaskContext
+from pgqueue.log import task_fields
 from pgqueue.models import encode_result
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pgqueue.handlers import Handler
+    from pgqueue.telemetry.spans import Process
 
 __all__ = ["Attempt", "StopReason"]
 
@@ -45,6 +48,7 @@ class Attempt:
         "home",
         "kill",
         "result",
+        "span",
         "started_ns",
         "stop_reason",
         "waited",
@@ -57,6 +61,7 @@ class Attempt:
         self.home = home
         self.handler = handler
         self.started_ns = time.monotonic_ns()
+        self.span: Process | None = None
         self.kill: Callable[[], object] | None = None
         self.stop_reason: StopReason | None = None
         self.waited = False
@@ -67,6 +72,18 @@ class Attempt:
     def elapsed_us(self) -> int:
         """Microseconds since the handler started."""
         return (time.monotonic_ns() - self.started_ns) // 1000
+
+    def begin(self) -> None:
+        """The handler starts now, in the context of the caller."""
+        self.started_ns = time.monotonic_ns()
+        task_fields.set(self.ctx)
+        if telemetry.tracing is not None:
+            self.span = telemetry.tracing.process(self.ctx.row, self.ctx.queue)
+
+    def end(self) -> None:
+        """The handler is over, and how it ended is known."""
+        if self.span is not None:
+            self.span.end(self.failure)
 
     def stop(self, reason: StopReason) -> None:
         """Ask the handler to stop: async ones are cancelled, threads see ctx.cancelled, processes are killed."""

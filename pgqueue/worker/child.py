@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from pgqueue import telemetry
 from pgqueue.handlers import Handler, TaskContext
 from pgqueue.log import task_fields
 from pgqueue.worker.attempts import Attempt
@@ -35,7 +36,7 @@ PR_SET_PDEATHSIG = 1
 
 
 class Job(msgspec.Struct, frozen=True, array_like=True):
-    """A handler, by where it can be imported, and the row of its task."""
+    """A handler, by where it can be imported, the row of its task, and the trace that it belongs to."""
 
     module: str
     qualname: str
@@ -43,6 +44,7 @@ class Job(msgspec.Struct, frozen=True, array_like=True):
     memory_limit_mb: int | None
     queue_name: str
     row: tuple[Any, ...]
+    trace: dict[str, str] | None
 
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True):
@@ -121,7 +123,10 @@ def _run(ctx: TaskContext, job: Job) -> Attempt:
         handler = _broken(ctx.task_type, error)
     handler.retry = job.retry
     attempt = Attempt(ctx, handler, 0, None)
-    contextvars.copy_context().run(call_plain, attempt)
+    context = contextvars.copy_context()
+    if telemetry.tracing is not None and job.trace is not None:
+        context.run(telemetry.tracing.adopt, job.trace)
+    context.run(call_plain, attempt)
     return attempt
 
 

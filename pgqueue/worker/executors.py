@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
-import time
 from typing import TYPE_CHECKING, Any
 
-from pgqueue.log import task_fields
 from pgqueue.worker.runner import Runner
 
 if TYPE_CHECKING:
@@ -70,17 +68,18 @@ class Executors:
             await self._processes.stop()
 
     def _run_in_thread(self, attempt: Attempt) -> None:
-        attempt.started_ns = time.monotonic_ns()
-        token = task_fields.set(attempt.ctx)
+        attempt.begin()
         try:
             call_plain(attempt)
+            attempt.end()
         finally:
-            task_fields.reset(token)
             self._loop.call_soon_threadsafe(self._ended, attempt)
 
     async def _run_in_process(self, attempt: Attempt, processes: Processes) -> None:
+        attempt.begin()
         try:
             await processes.run(attempt)
+            attempt.end()
         finally:
             self._ended(attempt)
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 from pebble import ProcessExpired, ProcessPool
 
+from pgqueue import telemetry
 from pgqueue.errors import ConfigurationError
 from pgqueue.worker import child
 
@@ -110,6 +111,13 @@ def _job(attempt: Attempt) -> child.Job:
         msg = f"the handler of {handler.task_type!r} is defined inside {handler.fn.__qualname__}"
         raise ConfigurationError(msg, hint="executor='process' needs a function at the top of an importable module")
     ctx = attempt.ctx
+    trace = telemetry.tracing.current() if telemetry.tracing is not None else None
     return child.Job(
-        handler.fn.__module__, handler.fn.__qualname__, handler.retry, handler.memory_limit_mb, ctx.queue_name, ctx.row
+        handler.fn.__module__,
+        handler.fn.__qualname__,
+        handler.retry,
+        handler.memory_limit_mb,
+        ctx.queue_name,
+        ctx.row,
+        trace,
     )

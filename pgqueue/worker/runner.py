@@ -15,8 +15,6 @@ import time
 import types
 from typing import TYPE_CHECKING, Any, cast
 
-from pgqueue.log import task_fields
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
 
@@ -97,8 +95,7 @@ class Runner:
 
     async def _execute(self, attempt: Attempt) -> None:
         ctx, handler = attempt.ctx, attempt.handler
-        attempt.started_ns = time.monotonic_ns()
-        task_fields.set(ctx)
+        attempt.begin()
         try:
             if attempt.stop_reason is not None:
                 raise asyncio.CancelledError  # noqa: TRY301 - it was stopped before it started
@@ -113,4 +110,5 @@ class Runner:
             else:
                 attempt.fail(error)
         attempt.kill = None
+        attempt.end()
         self._ended(attempt)

@@ -118,7 +118,7 @@ def test_the_version_is_said_alike_everywhere() -> None:
 def test_each_import_is_declared_as_a_dependency() -> None:
     """A module that only happens to be installed, e.g. through another one, breaks users' installs."""
     declared = {re.split(r"[\[<>=]", item)[0].replace("-", "_") for item in PROJECT["project"]["dependencies"]}
-    optional = {"opentelemetry", "pytest", "uvicorn", "pgqueue_web"}
+    optional = {"httpx", "httpx_sse", "opentelemetry", "pytest", "uvicorn", "pgqueue_web"}
     declared |= {"psycopg_pool"} | optional | set(sys.stdlib_module_names) | {"pgqueue"}
     for path in (TREE / "pgqueue").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -11,8 +11,8 @@ import psycopg
 import pytest
 
 from pgqueue import (
+    BulkFilter,
     Database,
-    OperationFilter,
     PermanentError,
     QueueService,
     RetryManager,
@@ -79,8 +79,8 @@ async def test_many_are_retried_cancelled_and_cleaned_up(service: QueueService, 
         tasks = await service.submit_tasks(TaskRequest(task_type="break") for _ in range(20))
         for task in tasks:
             assert (await task.wait(DEADLINE_S)).status == "failed"
-    assert (await manager.retry_tasks(OperationFilter(task_type="break"))).done == 20
-    assert (await manager.cancel_tasks(OperationFilter(all=True))).done == 20
+    assert (await manager.retry_tasks(BulkFilter(task_type="break"))).done == 20
+    assert (await manager.cancel_tasks(BulkFilter(all=True))).done == 20
     age(dsn)
     assert await manager.cleanup_old_tasks(timedelta(days=30)) == 20
     assert (await service.list_tasks())[1] == 0
@@ -91,7 +91,7 @@ def test_blocking_programs_work_too(pooled_dsn: str, dsn: str) -> None:
     with sync.Database(pooled_dsn, settings=Settings(dsn=pooled_dsn, pooler=True)) as database:
         service, manager = sync.QueueService(database), sync.RetryManager(database)
         tasks = service.submit_tasks(TaskRequest(task_type="double") for _ in range(20))
-        assert manager.cancel_tasks(OperationFilter(all=True), "not needed").done == 20
+        assert manager.cancel_tasks(BulkFilter(all=True), reason="not needed").done == 20
         assert service.wait_for(tasks[0].task_id, timeout=DEADLINE_S).error == "not needed"
         age(dsn)
         assert manager.cleanup_old_tasks(timedelta(days=30)) == 20

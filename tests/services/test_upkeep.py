@@ -1,42 +1,22 @@
-"""Retention and changes of many tasks, as programs and workers do them."""
+"""Retention, as programs and workers do it."""
 
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from pgqueue import Database, OperationFilter, QueueService, RetryManager, Settings, retention, sync
-from pgqueue.errors import InvalidInput, PgqueueError
+from pgqueue import Database, QueueService, RetryManager, Settings, retention, sync
+from pgqueue.errors import InvalidInput
 from pgqueue.worker import maintenance
 from tests.polling import until
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from pgqueue.models import Operation
     from tests.services.conftest import Engine
-
-EVERYTHING = OperationFilter(all=True)
-DRIVER = """
-import os, signal, sys
-from pgqueue import OperationFilter, sync
-from pgqueue.sync import state
-
-def progress(operation):
-    if operation.done >= 10:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-state.BATCH = 5
-manager = sync.RetryManager(sync.Database(sys.argv[1]))
-manager.retry_tasks(OperationFilter(all=True), on_progress=progress)
-"""
 
 
 def aged(engine: Engine, days: int, count: int = 1, queue_name: str = "default") -> list[int]:
@@ -173,135 +153,3 @@ class TestRetention:
     async def test_times_of_nonsense_are_refused(self, service: QueueService, keep: Any) -> None:  # noqa: ANN401 - any value
         with pytest.raises(InvalidInput, match="keep_failed"):
             await service.create_queue("q", keep_failed=keep)
-
-
-class TestOperations:
-    @pytest.mark.parametrize("kind", ["async", "blocking"])
-    async def test_retry_cancel_delete_with_progress(
-        self,
-        service: QueueService,
-        sync_db: sync.Database,
-        engine: Engine,
-        kind: str,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        for module in ("services.operating", "sync.state"):
-            monkeypatch.setattr(f"pgqueue.{module}.BATCH", 2)
-        ids = failed(engine, 5)
-        manager, blocking = RetryManager(service.db), sync.RetryManager(sync_db)
-        told: list[Operation] = []
-
-        async def call(name: str, **options: Any) -> Operation:  # noqa: ANN401 - those of the methods
-            if kind == "async":
-                operation: Operation = await getattr(manager, name)(EVERYTHING, **options)
-                return operation
-            return await asyncio.to_thread(getattr(blocking, name), EVERYTHING, **options)
-
-        preview = await call("retry_tasks", dry_run=True)
-        assert (preview.state, preview.matched, preview.sample_ids) == ("preview", 5, ids[::-1])
-        done = await call("retry_tasks", on_progress=told.append)
-        assert (done.state, done.matched, done.done, done.skipped, done.percent) == ("completed", 5, 5, 0, 100)
-        assert [operation.done for operation in told] == [2, 4, 5]
-        assert told[0].percent < told[1].percent < 100
-        assert (await call("cancel_tasks", reason="no more")).done == 5
-        assert (await service.get_task(ids[0])).error == "no more"
-        assert (await call("delete_tasks")).done == 5
-        assert (await service.list_tasks())[1] == 0
-        found = await manager.get_operations() if kind == "async" else blocking.get_operations()
-        assert [(operation.kind, operation.is_final) for operation in found] == [
-            ("delete", True),
-            ("cancel", True),
-            ("retry", True),
-        ]
-        assert found[0].requested_by == "postgres"
-
-    async def test_two_drivers_of_one_operation_share_it(
-        self, service: QueueService, sync_db: sync.Database, engine: Engine, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        for module in ("services.operating", "sync.state"):
-            monkeypatch.setattr(f"pgqueue.{module}.BATCH", 3)
-        ids = failed(engine, 60)
-        operation_id = engine.value("select pgqueue.start_operation('retry', '{\"all\": true}')")
-
-        async def drive() -> Operation:
-            return [operation async for operation in RetryManager(service.db).follow_operation(operation_id)][-1]
-
-        def drive_blocking() -> Operation:
-            return list(sync.RetryManager(sync_db).follow_operation(operation_id))[-1]
-
-        ends = await asyncio.gather(drive(), drive(), asyncio.to_thread(drive_blocking))
-        assert {(end.state, end.done) for end in ends} == {("completed", 60)}
-        assert sorted(engine.claim()) == ids
-
-    async def test_a_killed_driver_leaves_it_to_the_workers(
-        self, service: QueueService, engine: Engine, dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        ids = failed(engine, 40)
-        program = tmp_path / "driver.py"
-        program.write_text(DRIVER)
-        command = [sys.executable, str(program), dsn]
-        done = await asyncio.to_thread(lambda: subprocess.run(command, check=False, timeout=60))
-        assert done.returncode == -9
-        manager = RetryManager(service.db)
-        [left] = await manager.get_operations()
-        assert (left.state, left.done) == ("running", 10)
-        monkeypatch.setattr(maintenance, "MAINTAIN_S", 0.05)
-        monkeypatch.setattr(maintenance, "FORGOTTEN_S", 0.2)
-        running = asyncio.create_task(maintenance.maintain(service.db, Settings()))
-
-        async def ended() -> bool:
-            return (await manager.get_operations())[0].is_final
-
-        await until(ended)
-        running.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await running
-        [end] = await manager.get_operations()
-        assert (end.state, end.done) == ("completed", 40)
-        assert sorted(engine.claim()) == ids
-
-    async def test_a_step_that_cannot_be_done_fails_the_operation_and_says_why(
-        self, service: QueueService, engine: Engine
-    ) -> None:
-        failed(engine, 2)
-        engine.run("alter table pgqueue.tasks add constraint nothing_more check (false) not valid")
-        manager = RetryManager(service.db)
-        with pytest.raises(PgqueueError, match="nothing_more"):
-            await manager.retry_tasks(EVERYTHING)
-        [operation] = await manager.get_operations()
-        assert operation.state == "failed"
-        assert "nothing_more" in (operation.error or "")
-
-    async def test_cancelling_one(self, service: QueueService, engine: Engine) -> None:
-        failed(engine, 2)
-        operation_id = engine.value("select pgqueue.start_operation('retry', '{\"all\": true}')")
-        manager = RetryManager(service.db)
-        assert await manager.cancel_operation(operation_id) == "cancelled"
-        assert (await manager.get_operation(operation_id)).finished_at is not None
-        with pytest.raises(InvalidInput, match="no operation 99"):
-            await manager.get_operation(99)
-
-    @pytest.mark.parametrize(
-        "wanted",
-        [
-            OperationFilter(),
-            OperationFilter(queue_name=5),  # type: ignore[arg-type]
-            OperationFilter(created_from=datetime(2030, 1, 1)),  # noqa: DTZ001 - that is what is wrong with it
-            OperationFilter(status="running"),
-            {"queue_name": "default"},
-            None,
-        ],
-    )
-    async def test_nonsense_is_refused(self, service: QueueService, wanted: Any) -> None:  # noqa: ANN401 - any value
-        manager = RetryManager(service.db)
-        for dry_run in (True, False):
-            with pytest.raises(InvalidInput):
-                await manager.retry_tasks(wanted, dry_run=dry_run)
-        assert await manager.get_operations() == []
-
-    async def test_times_filter(self, service: QueueService, engine: Engine) -> None:
-        failed(engine, 2)
-        manager = RetryManager(service.db)
-        tomorrow = datetime.now(UTC) + timedelta(days=1)
-        assert (await manager.delete_tasks(OperationFilter(finished_from=tomorrow), dry_run=True)).matched == 0
-        assert (await manager.delete_tasks(OperationFilter(finished_to=tomorrow, error="BROKEN"))).done == 2

@@ -12,6 +12,7 @@ from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 
+from pgqueue import telemetry
 from pgqueue.errors import PgqueueError
 from pgqueue_web import documents, health, problems
 from pgqueue_web.api import HANDLERS
@@ -35,7 +36,7 @@ EXPOSED = ["Idempotency-Replayed", "Location", "Preference-Applied", "Retry-Afte
 
 def create_app(context: Context) -> ASGIApp:
     """Return the ASGI app; `context` is started and ended by whoever serves it."""
-    return Edge(litestar_app(context), context.settings.api_receive_s)
+    return Edge(telemetry.traced(litestar_app(context)), context.settings.api_receive_s)
 
 
 def litestar_app(context: Context) -> Litestar:
