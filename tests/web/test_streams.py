@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import psycopg
     import pytest
 
-    from pgqueue import Database, QueueService
+    from pgqueue import QueueService
     from pgqueue_web import Server
     from tests.web.conftest import Running
 
