@@ -128,7 +128,7 @@ begin
         when i.inhrelid is null or i.inhdetachpending then true
         when p.parent = 'finished_tasks' and not right(c.relname, 8) < to_char(pgqueue._folded_before() at time zone 'UTC', 'YYYYMMDD') then false
         when right(c.relname, 8) < to_char((p_before - (pgqueue._now() - p_before)) at time zone 'UTC', 'YYYYMMDD') then true
-        else not pgqueue._has_live(p.parent, to_date(right(c.relname, 8), 'YYYYMMDD'))
+        else not pgqueue._has_live(p.parent, to_date(substring(c.relname from '_([0-9]{8})$'), 'YYYYMMDD'))
     end
     order by coalesce(i.inhdetachpending, false) desc, right(c.relname, 8), p.nr;
 end $$;
@@ -163,7 +163,8 @@ as $$
     select d.day, d.day::timestamp at time zone 'UTC', (d.day + 1)::timestamp at time zone 'UTC'
     from pg_catalog.pg_inherits i
     join pg_catalog.pg_class c on c.oid = i.inhrelid
-    cross join lateral (select to_date(right(c.relname, 8), 'YYYYMMDD') as day) d
+    -- Null for other names: a plan may come to them before it knows that they are no partitions.
+    cross join lateral (select to_date(substring(c.relname from '^finished_tasks_([0-9]{8})$'), 'YYYYMMDD') as day) d
     where i.inhparent = 'pgqueue.finished_tasks'::regclass
     and not i.inhdetachpending
 $$;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -55,10 +56,16 @@ def status(dsn: str, root: Path) -> schema.Status:
         return schema.check(conn, root)
 
 
+def program(server: Server, name: str) -> str:
+    """The server's own program; where its package has none, that of PATH."""
+    own = server.binaries.bindir / name
+    return str(own if own.exists() else shutil.which(name))
+
+
 def dump(dsn: str, server: Server) -> str:
     """Return the schema as pg_dump writes it, without the ledger's data and random tokens."""
-    program = server.binaries.bindir / "pg_dump"
-    text = subprocess.run([program, "--schema-only", dsn], check=True, capture_output=True, text=True).stdout
+    command = [program(server, "pg_dump"), "--schema-only", dsn]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return "\n".join(line for line in text.splitlines() if not line.startswith(("\\restrict", "\\unrestrict")))
 
 
@@ -237,7 +244,7 @@ def test_partitions_are_made_where_the_schema_knows_how(empty_dsn: str, root: Pa
 
 def test_the_script_for_psql_makes_the_same_schema_and_runs_again(server: Server, empty_dsn: str, dsn: str) -> None:
     script = schema.sql_text()
-    command = [str(server.binaries.bindir / "psql"), "--no-psqlrc", "--quiet", "--no-align", "--tuples-only", empty_dsn]
+    command = [program(server, "psql"), "--no-psqlrc", "--quiet", "--no-align", "--tuples-only", empty_dsn]
     for _ in range(2):
         done = subprocess.run(command, input=script, text=True, capture_output=True, check=True)
         assert done.stderr == ""
@@ -248,7 +255,7 @@ def test_the_script_for_psql_makes_the_same_schema_and_runs_again(server: Server
 def test_the_script_refuses_a_structure_file_that_changed(server: Server, empty_dsn: str, root: Path) -> None:
     schema.migrate(empty_dsn, root)
     write(root, "structure/0001_things.sql", STRUCTURE + " -- better")
-    command = [str(server.binaries.bindir / "psql"), "--no-psqlrc", "--quiet", empty_dsn]
+    command = [program(server, "psql"), "--no-psqlrc", "--quiet", empty_dsn]
     done = subprocess.run(command, input=schema.sql_text(root), text=True, capture_output=True, check=False)
     assert done.returncode == 3
     assert "structure/0001_things.sql was applied to this database with other contents" in done.stderr
