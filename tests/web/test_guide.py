@@ -82,6 +82,7 @@ async def test_a_queue_is_made_and_counted(web: httpx.AsyncClient) -> None:
         "concurrency": 10,
         "paused": False,
         "oldest_pending_age_s": 0,
+        "counted_at": None,
     }
 
 
