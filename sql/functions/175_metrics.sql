@@ -25,7 +25,9 @@ comment on function pgqueue._metric_buckets(int[], bigint[]) is 'Counts by bin a
 
 create or replace function pgqueue._highest(p_one bigint[], p_other bigint[]) returns bigint[]
 language sql immutable parallel safe
-as $$ select array_agg(greatest(h.one, h.other) order by h.nr) from unnest(p_one, p_other) with ordinality as h (one, other, nr) $$;
+as $$
+    select coalesce(array_agg(greatest(h.one, h.other) order by h.nr), '{}') from unnest(p_one, p_other) with ordinality as h (one, other, nr)
+$$;
 
 comment on function pgqueue._highest(bigint[], bigint[]) is 'The higher one of each pair.';
 

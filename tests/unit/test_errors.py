@@ -56,6 +56,7 @@ def test_the_table_holds_the_contracts_states() -> None:
         "QU102": "TaskNotFound",
         "QU103": "ScheduleNotFound",
         "QU104": "KeyNotFound",
+        "QU105": "OperationNotFound",
         "QU201": "InvalidTransition",
         "QU202": "DuplicateTask",
         "QU203": "IdempotencyConflict",

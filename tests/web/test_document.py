@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -58,6 +61,15 @@ async def test_every_operation_says_what_it_takes_and_answers(document: Any) -> 
             assert status == "204" or kinds, (method, path, status)
             if int(status) >= 400 and path != "/readyz":
                 assert kinds == {"application/problem+json"}, (method, path, status)
+
+
+def test_what_browsers_are_given_is_what_was_vendored() -> None:
+    """bin/vendor fetched it in the version and with the hashes of web/vendor.json."""
+    for name, package in json.loads((ROOT / "web" / "vendor.json").read_text()).items():
+        for path, digest in package["files"].items():
+            content = (ROOT / "web" / "pgqueue_web" / "assets" / name / Path(path).name).read_bytes()
+            assert hashlib.sha256(content).hexdigest() == digest, path
+        assert any("LICENSE" in path for path in package["files"]), name
 
 
 async def test_bodies_refuse_unknown_fields(document: Any) -> None:  # noqa: ANN401 - JSON

@@ -117,6 +117,10 @@ async def test_counters_never_go_back(
 ) -> None:
     """Neither by a retry by hand, nor by a cleanup, nor by another server."""
     _, failed = await run(web, service, "good", "bad")
+    cancelled = (await web.post("/tasks", json={"task_type": "good"})).json()["task_id"]
+    await web.delete(f"/tasks/{cancelled}")
+    await scrape(web)
+    await web.post("/tasks", json={"task_type": "good"})
     before = await scrape(web)
     await web.post(f"/tasks/{failed}/retry")
     conn.execute("select pgqueue.cleanup('0 seconds')")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 from typing import TYPE_CHECKING, Any
 
 from pgqueue_web import feed as feed_module
 from tests.polling import until
-from tests.web.conftest import stream, working
+from tests.web.conftest import DEADLINE_S, stream, working
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,6 +109,45 @@ def feed_event(number: int) -> Any:  # noqa: ANN401 - an event
     from pgqueue.models import Event  # noqa: PLC0415 - for this alone
 
     return Event("status", number, "default", "a", "completed")
+
+
+FLOOD = """
+select count(pg_notify('pgqueue_events', (
+    select jsonb_agg(jsonb_build_object(
+        'kind', 'status', 'task_id', g * 30 + i, 'queue_name', 'default', 'task_type', 'a', 'status', 'completed'
+    ))
+    from generate_series(1, 30) i
+)::text))
+from generate_series(1, 100) g
+"""
+
+
+async def test_a_reader_that_is_too_slow_is_told_so_and_goes_on(
+    web: httpx.AsyncClient, api: Server, aconn: psycopg.AsyncConnection[Any]
+) -> None:
+    """It takes nothing while 90,000 events happen: 20 MB, of which the server keeps the last 4,096 events."""
+    last = await submit(web)
+    host, _, port = api.url.rpartition("/")[2].rpartition(":")
+    slow = socket.socket()
+    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    slow.connect((host, int(port)))
+    reader, writer = await asyncio.open_connection(sock=slow, limit=4096)
+    writer.write(b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await reader.readuntil(b"\n\n")
+    feed = api.context.feed
+    for number in range(1, 31):
+        await aconn.execute(FLOOD)
+        await until(lambda number=number: feed.last >= 3000 * number)  # type: ignore[misc]
+    assert len(feed._ring) == feed_module.KEPT
+    told = b""
+    async with asyncio.timeout(DEADLINE_S):
+        while b"event: reset\n" not in told:
+            told += await reader.read(65536)
+        await web.delete(f"/tasks/{last}")
+        while f'"task_id":{last},"queue_name"'.encode() not in told:
+            told += await reader.read(65536)
+    assert len(told) < 10_000_000
+    writer.close()
 
 
 async def test_a_lost_listener_leads_to_a_reset(web: httpx.AsyncClient, conn: psycopg.Connection[Any]) -> None:

@@ -192,9 +192,12 @@ def _kind(error: errors.PgqueueError) -> Kind:
 
 
 def _sentence(error: errors.PgqueueError) -> str:
-    """Say what is wrong; of a broken rule of the database only what the rule asks for."""
+    """Say what is wrong; where PostgreSQL itself refuses, without the names of its insides."""
     field = _field(error)
-    return f"{field}: {error.hint or 'this value is refused'}" if field is not None else error.message
+    if field is not None:
+        return f"{field}: {error.hint or 'this value is refused'}"
+    is_ours = error.sqlstate is None or error.sqlstate.startswith("QU")
+    return error.message if is_ours else re.split(r"[:(]", error.message)[0].strip()
 
 
 def _hint(error: errors.PgqueueError, *, hidden: bool) -> str | None:
