@@ -40,10 +40,10 @@ begin
     bins as (
         select b.queue_name, b.task_type, b.status, b.part, array_agg(b.bin) as bins, array_agg(b.tasks) as tasks
         from (
-            select e.queue_name, e.task_type, e.status, h.part, h.bins[i][1]::int as bin, sum(h.bins[i][2])::bigint as tasks
+            select e.queue_name, e.task_type, e.status, h.part, (u.entry & 511)::int as bin, sum(u.entry >> 9)::bigint as tasks
             from ended e
-            cross join lateral (values ('run', e.run_histogram), ('wait', e.wait_histogram)) as h (part, bins)
-            cross join lateral generate_subscripts(h.bins, 1) as i
+            cross join lateral (values ('run', e.run_histogram), ('wait', e.wait_histogram)) as h (part, entries)
+            cross join lateral unnest(h.entries) as u (entry)
             group by 1, 2, 3, 4, 5
         ) b
         group by b.queue_name, b.task_type, b.status, b.part
