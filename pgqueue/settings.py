@@ -84,6 +84,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Origins of web pages that may use the HTTP interface, separated by commas."""
     api_audit_days: Annotated[int, msgspec.Meta(ge=1, le=36_500)] = 90
     """How long the audit log is kept."""
+    api_root_path: Annotated[str, msgspec.Meta(pattern=r"^(/[A-Za-z0-9._~-]+)*\Z")] = ""
+    """Path under which a proxy serves the HTTP interface and the dashboard, as /pgqueue."""
+    dashboard_read_only: bool = False
+    """The dashboard shows everything and changes nothing."""
+    dashboard_session_s: Annotated[int, msgspec.Meta(ge=60, le=31_536_000)] = 43_200
+    """How long a login of the dashboard lasts."""
+    dashboard_timeout_s: Seconds = 3.0
+    """Most that one question of a page may take in the database."""
     keep_completed_days: Days = 30.0
     """How long completed tasks are kept where their queue says nothing."""
     keep_failed_days: Days = 30.0

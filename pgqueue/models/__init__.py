@@ -1,6 +1,7 @@
 """What goes in and comes out: msgspec structs, and how payloads and results become JSON."""
 
 from pgqueue.models.access import ApiKey, AuditEntry, KeptAnswer, Metrics, MetricTotal, Principal, QueueDepth, Scope
+from pgqueue.models.dashboard import Migration, RelationSize, SearchPage, ServerFacts, TaskRow, TaskSearch
 from pgqueue.models.encoding import check_number, check_span, check_text, check_time, encode_payload, encode_result
 from pgqueue.models.operations import BulkFilter, Operation, OperationKind, OperationPreview
 from pgqueue.models.requests import check_request, encode_request
@@ -48,6 +49,7 @@ __all__ = [
     "LogLine",
     "MetricTotal",
     "Metrics",
+    "Migration",
     "Missed",
     "OnConflict",
     "Operation",
@@ -61,17 +63,22 @@ __all__ = [
     "QueueDepth",
     "QueueInfo",
     "QueueStats",
+    "RelationSize",
     "ScheduleTick",
     "ScheduledTask",
     "ScheduledTaskRequest",
     "SchedulerStats",
     "Scope",
+    "SearchPage",
     "SeriesPoint",
+    "ServerFacts",
     "Status",
     "TaskFilter",
     "TaskProgress",
     "TaskRecord",
     "TaskRequest",
+    "TaskRow",
+    "TaskSearch",
     "TaskStatistics",
     "WorkerInfo",
     "check_number",

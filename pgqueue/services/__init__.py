@@ -5,6 +5,7 @@ Each method that is made from a call of `calls` raises what that call raises, an
 """
 
 from pgqueue.services.access import AccessService, NewKey
+from pgqueue.services.dashboard import PageService
 from pgqueue.services.following import Fence
 from pgqueue.services.operations import QueueOperations, Task, async_method
 from pgqueue.services.scheduling import SchedulerService
@@ -16,6 +17,7 @@ __all__ = [
     "AccessService",
     "Fence",
     "NewKey",
+    "PageService",
     "QueueOperations",
     "RetryManager",
     "SchedulerService",
