@@ -14,7 +14,7 @@ from litestar.exceptions import HTTPException
 
 from pgqueue import telemetry
 from pgqueue.errors import PgqueueError
-from pgqueue_web import documents, health, problems
+from pgqueue_web import dashboard, documents, health, problems
 from pgqueue_web.api import HANDLERS
 from pgqueue_web.context import Context  # noqa: TC001 - litestar reads the provider's types
 from pgqueue_web.edge import SLASH, Edge
@@ -36,7 +36,8 @@ EXPOSED = ["Idempotency-Replayed", "Location", "Preference-Applied", "Retry-Afte
 
 def create_app(context: Context) -> ASGIApp:
     """Return the ASGI app; `context` is started and ended by whoever serves it."""
-    return Edge(telemetry.traced(litestar_app(context)), context.settings.api_receive_s)
+    settings = context.settings
+    return Edge(telemetry.traced(litestar_app(context)), settings.api_receive_s, settings.api_root_path)
 
 
 def litestar_app(context: Context) -> Litestar:
@@ -47,7 +48,7 @@ def litestar_app(context: Context) -> Litestar:
 
     api = Router("/api/v1", route_handlers=[*_options(HANDLERS), *HANDLERS, documents.get_document, documents.get_page])
     app = Litestar(
-        [api, documents.ASSETS, *health.HANDLERS],
+        [api, documents.ASSETS, *health.HANDLERS, *dashboard.ROUTERS],
         request_class=ApiRequest,
         guards=[authorize],
         dependencies={
@@ -60,7 +61,7 @@ def litestar_app(context: Context) -> Litestar:
         exception_handlers={
             PgqueueError: problems.answer,
             problems.HttpError: problems.answer_http,
-            HTTPException: problems.answer_http,
+            HTTPException: dashboard.page_or(problems.answer_http),
             Exception: problems.answer_unforeseen,
         },
         request_max_body_size=context.settings.api_max_body,

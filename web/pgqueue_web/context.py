@@ -12,12 +12,12 @@ import structlog
 
 from pgqueue.errors import DatabaseUnavailable, PgqueueError
 from pgqueue.listen import cancel_all, hub_of
-from pgqueue.services import AccessService, QueueOperations, SchedulerService, StateService
+from pgqueue.services import AccessService, PageService, QueueOperations, RetryManager, SchedulerService, StateService
 from pgqueue_web.feed import Feed
 from pgqueue_web.metrics import Scrape
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Coroutine
 
     from pgqueue.database import Database
     from pgqueue.models import Principal
@@ -54,24 +54,39 @@ class Context:
         self.state = StateService(db)
         self.scheduler = SchedulerService(db)
         self.access = AccessService(db)
+        self.pages = PageService(db)
+        self.retries = RetryManager(db)
         self.origins = frozenset(origin.strip() for origin in db.settings.api_cors_origins.split(",") if origin.strip())
         self.stopping = asyncio.Event()
         self.scrape = Scrape()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         """Start listening."""
         self.hub = hub_of(self.db)
         self.feed = Feed(self.db, self.hub)
         await self.hub.start()
-        self._tasks = [asyncio.create_task(self._upkeep())]
+        self.start(self._upkeep())
         return self
 
     async def __aexit__(self, *_error: object) -> None:
         """End the streams that are still there; the database is closed by whoever opened it."""
         self.stopping.set()
         await self.feed.stop()
-        await cancel_all(self._tasks)
+        await cancel_all(list(self._tasks))
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something beside the requests, until it ends or the server stops; a database that fails is logged."""
+
+        async def guarded() -> None:
+            try:
+                await work
+            except PgqueueError as error:
+                log.warning("what was done beside the requests failed", error=str(error))
+
+        task = asyncio.create_task(guarded())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     @contextlib.asynccontextmanager
     async def audited(self, who: Principal, action: str, target: object = None) -> AsyncIterator[Action]:

@@ -28,15 +28,19 @@ HEADERS = (
 class Edge:
     """An ASGI app around another."""
 
-    def __init__(self, app: ASGIApp, receive_s: float) -> None:
-        """`receive_s`: seconds that a body may take to arrive."""
+    def __init__(self, app: ASGIApp, receive_s: float, root_path: str = "") -> None:
+        """`receive_s`: seconds that a body may take to arrive; `root_path`: what a proxy may put before each path."""
         self._app = app
         self._receive_s = receive_s
+        self._root_path = root_path.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != ScopeType.WEBSOCKET:
-            scope["path"] = path_of(scope.get("raw_path") or scope["path"].encode())
+            raw = scope.get("raw_path") or scope["path"].encode()
+            if raw.startswith(self._root_path + b"/"):
+                raw = raw.removeprefix(self._root_path)
+            scope["raw_path"], scope["path"] = raw, path_of(raw)
             receive, send = self._in_time(receive), _with_headers(send)
         await self._app(scope, receive, send)
 

@@ -20,7 +20,15 @@ if TYPE_CHECKING:
 
     from pgqueue.models import Scope
 
-__all__ = ["authorize", "check_all_queues", "check_routes", "check_touch", "provide_principal"]
+__all__ = [
+    "authorize",
+    "check_all_queues",
+    "check_host",
+    "check_origin",
+    "check_routes",
+    "check_touch",
+    "provide_principal",
+]
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -31,10 +39,10 @@ async def authorize(connection: ASGIConnection[Any, Any, Any, Any], handler: Bas
     if scope == "public" or connection.scope.get("method") == "OPTIONS":
         return
     context = connection.app.state.context
-    _check_origin(connection, context.origins)
+    check_origin(connection, context.origins)
     key = _bearer(connection.headers.get("authorization"))
     if key is None and context.is_open:
-        _check_host(connection.headers.get("host", ""))
+        check_host(connection.headers.get("host", ""))
     connection.scope["auth"] = await context.access.authenticate(key, scope, is_open=context.is_open)
 
 
@@ -79,7 +87,7 @@ def _bearer(header: str | None) -> str | None:
     return key.strip()
 
 
-def _check_origin(connection: ASGIConnection[Any, Any, Any, Any], allowed: frozenset[str]) -> None:
+def check_origin(connection: ASGIConnection[Any, Any, Any, Any], allowed: frozenset[str]) -> None:
     """Raise HttpError for a page of another site that makes a browser change something here."""
     origin = connection.headers.get("origin")
     if connection.scope.get("method") in SAFE or origin is None or origin in allowed:
@@ -89,7 +97,7 @@ def _check_origin(connection: ASGIConnection[Any, Any, Any, Any], allowed: froze
         raise HttpError(403, "a page of another origin may not do this", hint=hint)
 
 
-def _check_host(host: str) -> None:
+def check_host(host: str) -> None:
     """Raise HttpError where no key is needed and a name of somebody else's leads here (DNS rebinding)."""
     try:
         name = urlsplit(f"//{host}").hostname or ""
