@@ -21,6 +21,7 @@ queue_service = QueueService(Database())
 for name, concurrency in {"mail": 8, "pictures": 4, "reports": 2, "payments": 4}.items():
     queue_service.register_queue(name, concurrency)
 
+chance = random.Random()  # noqa: S311 - nothing depends on it
 STAGES = ("Reading orders", "Converting currencies", "Adding up", "Writing the file")
 
 
@@ -42,10 +43,10 @@ class Picture(msgspec.Struct):
 @queue_service.handler("send_email", queue_name="mail", max_retries=2)
 async def send_email(ctx: TaskContext, mail: Mail) -> dict[str, object]:
     await ctx.log("info", "connecting", server="smtp.example.org")
-    await asyncio.sleep(random.uniform(0.02, 0.12))
+    await asyncio.sleep(chance.uniform(0.02, 0.12))
     if mail.to.endswith("@invalid.example"):
         raise PermanentError(f"550 mailbox {mail.to} is unknown")
-    if random.random() < 0.04:
+    if chance.random() < 0.04:
         raise ConnectionResetError("smtp.example.org closed the connection")
     return {"accepted": [mail.to], "message_id": f"<{ctx.task_id}@example.org>"}
 
@@ -54,7 +55,7 @@ async def send_email(ctx: TaskContext, mail: Mail) -> dict[str, object]:
 async def make_thumbnails(ctx: TaskContext, picture: Picture) -> dict[str, object]:
     made = []
     for nr, size in enumerate(picture.sizes, 1):
-        await asyncio.sleep(random.uniform(0.05, 0.2))
+        await asyncio.sleep(chance.uniform(0.05, 0.2))
         if picture.product % 37 == 0:
             raise ValueError(f"product-{picture.product}.jpg: the image is truncated after 48213 bytes")
         await ctx.log("debug", "scaled", size=size)
@@ -78,21 +79,21 @@ async def monthly_export(ctx: TaskContext, payload: dict[str, object]) -> dict[s
 
 @queue_service.handler("capture_payment", queue_name="payments", max_retries=3)
 async def capture_payment(ctx: TaskContext, payload: dict[str, object]) -> dict[str, object]:
-    await asyncio.sleep(random.uniform(0.05, 0.3))
-    if random.random() < 0.12:
+    await asyncio.sleep(chance.uniform(0.05, 0.3))
+    if chance.random() < 0.12:
         await ctx.log("error", "the bank did not answer in time", bank="examplebank")
-        raise RetryLater(random.uniform(5, 120))
+        raise RetryLater(chance.uniform(5, 120))
     return {"captured": True, "amount": payload.get("amount")}
 
 
 def some_task() -> TaskRequest:
     """Return a task as they come in."""
-    number = random.randint(10_000, 99_999)
+    number = chance.randint(10_000, 99_999)
     user = f"customer-{number % 900}"
-    kind = random.choices(("send_email", "make_thumbnails", "capture_payment"), (6, 2, 2))[0]
+    kind = chance.choices(("send_email", "make_thumbnails", "capture_payment"), (6, 2, 2))[0]
     if kind == "send_email":
         host = "invalid.example" if number % 31 == 0 else "example.com"
-        template = random.choice(("order_confirmation", "shipping_notice", "invoice"))
+        template = chance.choice(("order_confirmation", "shipping_notice", "invoice"))
         payload: dict[str, object] = {"to": f"{user}@{host}", "template": template, "order": number}
         return TaskRequest(task_type=kind, queue_name="mail", payload=payload, user_id=user)
     if kind == "make_thumbnails":
@@ -105,7 +106,14 @@ def some_task() -> TaskRequest:
 SCHEDULES = (
     ("monthly-export", "monthly_export", "0 6 1 * *", "Europe/Berlin", "reports", {"month": "last"}),
     ("nightly-thumbnails", "make_thumbnails", "30 2 * * *", "UTC", "pictures", {"product": 0, "sizes": [64]}),
-    ("newsletter", "send_email", "0 9 * * 1-5", "America/New_York", "mail", {"to": "all@example.com", "template": "news", "order": 0}),
+    (
+        "newsletter",
+        "send_email",
+        "0 9 * * 1-5",
+        "America/New_York",
+        "mail",
+        {"to": "all@example.com", "template": "news", "order": 0},
+    ),
 )
 
 

@@ -8,20 +8,21 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from playwright.sync_api import Page
 
+T = TypeVar("T")
 HERE = Path(__file__).parent
 BIN = Path(sys.executable).parent
 DEADLINE_S = 30.0
 AXE = (HERE / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
 
 
-def wait_for(condition: Callable[[], Any]) -> Any:
+def wait_for(condition: Callable[[], T]) -> T:
     """Return what a condition says as soon as it says something; fail after a deadline."""
     deadline = time.monotonic() + DEADLINE_S
     while not (found := condition()):
@@ -56,7 +57,8 @@ class Program:
             assert self.process.poll() is None, self.log
             return re.search(pattern, self.log)
 
-        match: re.Match[str] = wait_for(found)
+        match = wait_for(found)
+        assert match is not None
         return match
 
     def stop(self) -> None:

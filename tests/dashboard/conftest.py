@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from dashboard.browsing import DEADLINE_S, Console, Program
 from playwright.sync_api import expect, sync_playwright
 
 from pgqueue.sync import Database, QueueService
+from tests.dashboard.browsing import DEADLINE_S, Console, Program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,7 +49,7 @@ def run(dsn: str, tmp_path: Path) -> Iterator[Callable[..., Program]]:
     yield start
     for program in reversed(started):
         program.stop()
-        print(program.log)  # shown where the test failed
+        print(program.log)  # noqa: T201 - shown where the test failed
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def serve(run: Callable[..., Program]) -> Callable[..., str]:
     """Start a server; return its address."""
 
     def start(**variables: str) -> str:
-        return run("pgqueue-api", "--port", "0", **variables).says(r"serving (http://\S+)/api/v1,")[1]
+        return str(run("pgqueue-api", "--port", "0", **variables).says(r"serving (http://\S+)/api/v1,")[1])
 
     return start
 

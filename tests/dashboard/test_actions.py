@@ -4,28 +4,33 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import psycopg
-from dashboard.browsing import wait_for
 from playwright.sync_api import expect
 
 from pgqueue import ScheduledTaskRequest, TaskRequest
 from pgqueue.sync import SchedulerService
+from tests.dashboard.browsing import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-    from dashboard.browsing import Console, Program
-    from playwright.sync_api import Page
+    import psycopg
+    from playwright.sync_api import Locator, Page
 
     from pgqueue.sync import QueueService
+    from tests.dashboard.browsing import Console, Program
 
     Connection = psycopg.Connection[Any]
 
 FINISH_MANY = """
 with gone as (delete from pgqueue.tasks returning *)
-insert into pgqueue.finished_tasks (id, task_type, queue_name, priority, payload, status, max_retries, run_at, attempt, failures, crashes, created_at, started_at, finished_at, error)
-select id, task_type, queue_name, priority, payload, 'failed', 0, run_at, 1, 1, 0, created_at, now(), now(), 'the disk is full' from gone
+insert into pgqueue.finished_tasks (
+    id, task_type, queue_name, priority, payload, status, max_retries, run_at, attempt, failures, crashes,
+    created_at, started_at, finished_at, error
+)
+select
+    g.id, g.task_type, g.queue_name, g.priority, g.payload, 'failed', 0, g.run_at, 1, 1, 0,
+    g.created_at, now(), now(), 'the disk is full'
+from gone g
 """
 
 
@@ -33,7 +38,7 @@ def audited(conn: Connection) -> list[tuple[str, str]]:
     return conn.execute("select action, outcome from pgqueue.audit_log order by id").fetchall()
 
 
-def notices(page: Page) -> Any:
+def notices(page: Page) -> Locator:
     return page.locator("#notices p")
 
 
@@ -83,12 +88,10 @@ def test_a_task_is_copied_as_json_curl_and_python(page: Page, url: str, service:
     page.goto(f"{url}/tasks/{task_id}")
     for form, known in (("JSON", '"task_type": "echo"'), ("curl", "curl "), ("Python", "TaskRequest(")):
         page.get_by_role("button", name=f"Copy the task as {form}").click()
-        wait_for(lambda: known in page.evaluate("navigator.clipboard.readText()"))
+        page.wait_for_function("known => navigator.clipboard.readText().then(text => text.includes(known))", arg=known)
 
 
-def test_ticked_tasks_are_cancelled_together(
-    page: Page, url: str, service: QueueService, conn: Connection
-) -> None:
+def test_ticked_tasks_are_cancelled_together(page: Page, url: str, service: QueueService, conn: Connection) -> None:
     tasks = service.submit_tasks([TaskRequest(task_type="echo") for _ in range(5)])
     page.goto(f"{url}/tasks")
     for task in tasks[:2]:

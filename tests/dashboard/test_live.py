@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dashboard.browsing import wait_for
 from playwright.sync_api import expect
 
 from pgqueue import TaskRequest
@@ -13,10 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from dashboard.browsing import Console, Program
     from playwright.sync_api import Page
 
     from pgqueue.sync import QueueService
+    from tests.dashboard.browsing import Console, Program
 
 
 def submit(service: QueueService, task_type: str, **payload: object) -> int:
@@ -61,15 +60,12 @@ def test_ticks_open_details_scroll_and_focus_stay_while_rows_change(
     assert page.evaluate("scrollY") > 300
 
 
-def test_an_open_detail_and_what_is_typed_stay(
-    page: Page, url: str, worker: Program, service: QueueService
-) -> None:
+def test_an_open_detail_and_what_is_typed_stay(page: Page, url: str, worker: Program, service: QueueService) -> None:
     page.goto(f"{url}/system")
     page.locator("#migrations summary").click()
-    moved: list[str] = []
-    page.on("response", lambda answer: moved.append(answer.url))
-    submit(service, "echo")
-    wait_for(lambda: page.wait_for_timeout(20) or sum(link.endswith("/system") for link in moved) > 1)
+    with page.expect_response(lambda answer: answer.url.endswith("/system")):
+        submit(service, "echo")
+    page.wait_for_timeout(200)
     assert page.locator("#migrations").get_attribute("open") is not None
     page.goto(f"{url}/tasks")
     page.locator("#search").fill("payload.nr")
@@ -96,7 +92,14 @@ def test_a_paused_page_stands_still_and_goes_on(page: Page, url: str, worker: Pr
 def test_a_page_outlives_a_restart_of_the_server(
     page: Page, run: Callable[..., Program], worker: Program, service: QueueService, console: Console
 ) -> None:
-    console.allowed = ["ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED", "Failed to fetch", "network error", "htmx:error", "ERR_EMPTY_RESPONSE"]
+    console.allowed = [
+        "ERR_CONNECTION_REFUSED",
+        "ERR_INCOMPLETE_CHUNKED",
+        "Failed to fetch",
+        "network error",
+        "htmx:error",
+        "ERR_EMPTY_RESPONSE",
+    ]
     first = run("pgqueue-api", "--port", "0")
     url = first.says(r"serving (http://\S+)/api/v1,")[1]
     page.goto(f"{url}/tasks")

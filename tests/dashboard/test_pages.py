@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
-import psycopg
 import pytest
-from dashboard.browsing import violations
 from playwright.sync_api import expect
 from psycopg.types.json import Jsonb
 
 from pgqueue import ScheduledTaskRequest, TaskRequest
 from pgqueue.sync import SchedulerService
+from tests.dashboard.browsing import violations
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from dashboard.browsing import Console, Program
-    from playwright.sync_api import Browser, BrowserContext, Page
+    import psycopg
+    from playwright.sync_api import BrowserContext, Dialog, Page
 
     from pgqueue.sync import QueueService
+    from tests.dashboard.browsing import Console, Program
 
     Connection = psycopg.Connection[Any]
 
@@ -31,7 +28,7 @@ NAMES = (
     "a/b?c=d#e%20&amp;",
     '"><img src=x onerror=alert(1)>',
     "{{ 7 * 7 }}{% raise %}",
-    "مهمة طويلة‮evil",
+    "مهمة طويلة\u202eevil",
     "🦄" * 20,
     LONG,
 )
@@ -62,7 +59,9 @@ def filled(service: QueueService, worker: Program, conn: Connection) -> dict[str
     service.wait_for(failed, timeout=20)
     scheduler = SchedulerService(service.db)
     for name in NAMES:
-        wanted = ScheduledTaskRequest(name=name, task_type=name, cron_expr="0 4 * * *", queue_name=name, payload=PAYLOAD)
+        wanted = ScheduledTaskRequest(
+            name=name, task_type=name, cron_expr="0 4 * * *", queue_name=name, payload=PAYLOAD
+        )
         scheduler.create_scheduled_task(wanted)
     conn.execute(
         "insert into pgqueue.workers (hostname, pid, queues, concurrency, status, lease, heartbeat_at, started_at) "
@@ -75,32 +74,43 @@ def filled(service: QueueService, worker: Program, conn: Connection) -> dict[str
 
 def pages_of(filled: dict[str, int]) -> list[str]:
     schedules = [f"/schedules/{quote(name, safe='')}" for name in NAMES[:2]]
-    return [*PAGES, *(f"/tasks/{task_id}" for task_id in filled.values()), *schedules, f"{schedules[0]}/edit", "/tasks?q=%3Cscript%3E&queue=%22%3E%3Cimg%3E"]
+    return [
+        *PAGES,
+        *(f"/tasks/{task_id}" for task_id in filled.values()),
+        *schedules,
+        f"{schedules[0]}/edit",
+        "/tasks?q=%3Cscript%3E&queue=%22%3E%3Cimg%3E",
+    ]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_page_is_accessible_and_shows_hostile_text_as_text(
-    context: BrowserContext, url: str, filled: dict[str, int], console: Console, scheme: Any
+    context: BrowserContext, url: str, filled: dict[str, int], console: Console, scheme: Literal["light", "dark"]
 ) -> None:
     console.allowed = ["status of 404"]
     page = context.new_page()
     page.emulate_media(color_scheme=scheme)
     dialogs: list[str] = []
-    page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+
+    def dismiss(dialog: Dialog) -> None:
+        dialogs.append(dialog.message)
+        dialog.dismiss()
+
+    page.on("dialog", dismiss)
     found: dict[str, list[str]] = {}
     for path in pages_of(filled):
         page.goto(url + path)
         if wrong := violations(page):
             found[path] = wrong
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
-        assert page.evaluate("document.querySelectorAll('img:not([src*=favicon]), script:not([src])').length") == 0, path
+        assert page.evaluate("document.querySelectorAll('img:not([src*=favicon]), script:not([src])').length") == 0, (
+            path
+        )
     assert found == {}
     assert dialogs == []
 
 
-def test_every_page_fits_a_phone(
-    context: BrowserContext, url: str, filled: dict[str, int], console: Console
-) -> None:
+def test_every_page_fits_a_phone(context: BrowserContext, url: str, filled: dict[str, int], console: Console) -> None:
     console.allowed = ["status of 404"]
     page = context.new_page()
     page.set_viewport_size({"width": 360, "height": 740})
@@ -114,7 +124,13 @@ def test_every_page_fits_a_phone(
 
 
 def test_dialogs_are_accessible(page: Page, url: str, filled: dict[str, int]) -> None:
-    for path, opener in (("/queues", "Pause"), ("/queues", "Limits"), ("/queues", "New queue"), ("/tasks", "Retry"), ("/workers", "Stop")):
+    for path, opener in (
+        ("/queues", "Pause"),
+        ("/queues", "Limits"),
+        ("/queues", "New queue"),
+        ("/tasks", "Retry"),
+        ("/workers", "Stop"),
+    ):
         page.goto(url + path)
         page.get_by_role("button", name=opener).first.click()
         expect(page.locator("dialog[open]")).to_be_visible()
@@ -134,7 +150,9 @@ def test_the_theme_is_switched_and_remembered(page: Page, url: str) -> None:
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == dark
 
 
-def test_all_pages_of_a_list_together_have_each_task_once(page: Page, url: str, service: QueueService, conn: Connection) -> None:
+def test_all_pages_of_a_list_together_have_each_task_once(
+    page: Page, url: str, service: QueueService, conn: Connection
+) -> None:
     tasks = service.submit_tasks([TaskRequest(task_type="echo") for _ in range(120)])
     conn.execute("update pgqueue.tasks set created_at = '2026-01-01'")
     page.goto(f"{url}/tasks")

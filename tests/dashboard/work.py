@@ -17,13 +17,17 @@ async def steps(ctx: TaskContext, payload: dict[str, Any]) -> dict[str, Any]:
     """Report each percentage that the file `path` names, up to `end`."""
     path, told = Path(payload["path"]), ""
     while told != "end":
-        text = path.read_text() if path.exists() else ""
+        text = _read(path)
         if text != told and text.isdecimal():
             await ctx.update_progress(int(text), f"step {text}")
             await ctx.log("info", f"line {text}")
         told = text
         await asyncio.sleep(0.02)
     return {"told": "everything"}
+
+
+def _read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
 
 
 @queue_service.handler("fails", max_retries=0)

@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 __all__ = ["HANDLERS"]
 
 FILTERS = ("state", "queue", "type", "since", "q")
-KINDS: tuple[str, ...] = get_args(OperationKind)
+KINDS: tuple[OperationKind, ...] = get_args(OperationKind)
 MOST_IDS = 500
 REFUSALS = (DuplicateTask, InvalidTransition, QueueFull, QueueNotFound, TaskNotFound)
 SAID = {"retry": "started again", "cancel": "cancelled, or asked to stop", "delete": "deleted"}
 
 
-@get("/bulk/{kind:str}", **of("manage"))
-async def ask(request: Request[Any, Any, Any], api: Api, who: Who, kind: str) -> Response[Any]:
+@get("/bulk/{action:str}", **of("manage"))
+async def ask(request: Request[Any, Any, Any], api: Api, who: Who, action: str) -> Response[Any]:
     """Ask before many tasks are changed, with how many they are."""
-    _check_kind(kind)
+    kind = _kind_of(action)
     ids = _ids_of(request.query_params.getall("id", []))
     given = {name: request.query_params.get(name, "")[:500] for name in FILTERS}
     matched, is_capped, chosen = len(ids), False, None
@@ -56,13 +56,13 @@ async def ask(request: Request[Any, Any, Any], api: Api, who: Who, kind: str) ->
     )
 
 
-@post("/bulk/{kind:str}", **of("manage"), status_code=200)
-async def begin(request: Request[Any, Any, Any], api: Api, who: Who, kind: str) -> Response[Any]:
+@post("/bulk/{action:str}", **of("manage"), status_code=200)
+async def begin(request: Request[Any, Any, Any], api: Api, who: Who, action: str) -> Response[Any]:
     """Change the ticked tasks at once, or begin an operation on all that match."""
-    _check_kind(kind)
+    kind = _kind_of(action)
     fields = await form_of(request)
     ids = _ids_of(fields["ids"].split(",")) if fields.get("ids") else []
-    if ids:
+    if ids and kind != "delete":
         return await _change(request, api, who, kind, ids)
     chosen = _chosen({name: fields.get(name, "") for name in FILTERS}, who, fields.get("created_from", ""))
     reason = f"cancelled by {who.name}" if kind == "cancel" else None
@@ -80,7 +80,9 @@ async def _carry_out(api: Context, number: int) -> None:
         pass
 
 
-async def _change(request: Request[Any, Any, Any], api: Context, who: Principal, kind: str, ids: list[int]) -> Response[Any]:
+async def _change(
+    request: Request[Any, Any, Any], api: Context, who: Principal, kind: str, ids: list[int]
+) -> Response[Any]:
     """Change some tasks in one transaction; those that cannot be are left as they are."""
     changed: list[int] = []
     async with api.audited(who, f"task.{kind}_selected") as doing:
@@ -123,9 +125,12 @@ async def stop_operation(request: Request[Any, Any, Any], api: Api, who: Who, nu
     return page(request, "operation.html", operation=await api.retries.get_operation(number), said=SAID)
 
 
-def _check_kind(kind: str) -> None:
-    if kind not in KINDS:
-        raise HttpError(404, f"tasks cannot be {kind[:80]!r}", hint=f"choose one of {', '.join(KINDS)}")
+def _kind_of(text: str) -> OperationKind:
+    """Return what the address names. Raises HttpError."""
+    found: OperationKind | None = next((kind for kind in KINDS if kind == text), None)
+    if found is None:
+        raise HttpError(404, f"many tasks cannot be {text[:80]!r}", hint=f"choose one of {', '.join(KINDS)}")
+    return found
 
 
 def _ids_of(texts: list[str]) -> list[int]:
@@ -141,7 +146,9 @@ def _chosen(given: dict[str, str], who: Principal, created_from: str = "") -> Bu
     search = read_search(given, who, datetime.now(UTC))
     wanted = search.wanted
     if search.problems or search.task_id is not None:
-        raise HttpError(422, search.problems[0] if search.problems else "a number names one task", hint="open that task")
+        raise HttpError(
+            422, search.problems[0] if search.problems else "a number names one task", hint="open that task"
+        )
     if wanted.path is not None:
         hint = "tick the tasks on the page, or leave the payload out of the search"
         raise HttpError(422, "all that match a search in payloads cannot be changed at once", hint=hint)
@@ -149,7 +156,7 @@ def _chosen(given: dict[str, str], who: Principal, created_from: str = "") -> Bu
         hint = f"it is for {', '.join(who.queues)}"
         raise HttpError(403, "this key is limited to queues: choose one of them in the filter", hint=hint)
     since = datetime.fromisoformat(created_from) if created_from else wanted.created_from
-    names = {"status": wanted.status, "task_type": wanted.task_type, "user_id": wanted.user_id}
+    names: dict[str, Any] = {"status": wanted.status, "task_type": wanted.task_type, "user_id": wanted.user_id}
     names |= {"project_id": wanted.project_id, "error_contains": wanted.error, "created_from": since}
     fitting = {name: value for name, value in names.items() if value is not None}
     if search.queue is not None:

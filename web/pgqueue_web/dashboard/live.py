@@ -64,4 +64,8 @@ def _told(found: Iterable[Item], who: Principal) -> dict[str, Any]:
             else:
                 moved[str(event.task_id)] = True
     is_all = is_all or len(moved) > MOST_NAMED
-    return {"all": is_all, "moved": [] if is_all else list(moved), "progress": dict(list(progress.items())[-MOST_NAMED:])}
+    return {
+        "all": is_all,
+        "moved": [] if is_all else list(moved),
+        "progress": dict(list(progress.items())[-MOST_NAMED:]),
+    }

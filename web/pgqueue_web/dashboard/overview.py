@@ -10,7 +10,6 @@ import msgspec
 from litestar import Request, Response, get
 
 from pgqueue import calls
-from pgqueue.models import SeriesPoint
 from pgqueue_web.dashboard.render import page
 from pgqueue_web.dashboard.replies import of, reading
 from pgqueue_web.dashboard.warnings import warnings_of
@@ -20,7 +19,7 @@ from pgqueue_web.routes import Api, Who
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pgqueue.models import Principal
+    from pgqueue.models import Principal, SeriesPoint
 
 __all__ = ["HANDLERS", "RANGES", "chart_of"]
 
@@ -74,7 +73,9 @@ async def show_overview(request: Request[Any, Any, Any], api: Api, who: Who) -> 
 
 
 async def _points(read: Any, who: Principal, start: datetime, end: datetime, step: str) -> list[SeriesPoint]:  # noqa: ANN401 - as lent by reading
-    points: list[SeriesPoint] = await read(calls.task_series(start, end, step, by=[] if who.queues is None else ["queue_name"]))
+    points: list[SeriesPoint] = await read(
+        calls.task_series(start, end, step, by=[] if who.queues is None else ["queue_name"])
+    )
     return [point for point in points if who.queues is None or who.may_touch(point.queue_name or "")]
 
 
@@ -97,7 +98,9 @@ def _oldest(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     return max(waits, key=lambda row: seconds_of(row["oldest_wait"]), default=None)
 
 
-def chart_of(points: Iterable[SeriesPoint], start: datetime, end: datetime, seconds: int) -> dict[str, list[float | None]]:
+def chart_of(
+    points: Iterable[SeriesPoint], start: datetime, end: datetime, seconds: int
+) -> dict[str, list[float | None]]:
     """Return columns by time, one row a step, with zeros where nothing ended."""
     first = int(start.timestamp()) // seconds * seconds
     times = list(range(first, int(end.timestamp()) + 1, seconds))

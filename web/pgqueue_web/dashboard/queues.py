@@ -30,7 +30,9 @@ async def show_queues(request: Request[Any, Any, Any], api: Api, who: Who) -> Re
         workers = await read(calls.list_workers())
     rates: dict[str, float] = defaultdict(float)
     for point in ended:
-        rates[point.queue_name or ""] += (point.completed + point.failed + point.cancelled) / (RATE_WINDOW.total_seconds() / 60)
+        rates[point.queue_name or ""] += (point.completed + point.failed + point.cancelled) / (
+            RATE_WINDOW.total_seconds() / 60
+        )
     slots: dict[str, int] = defaultdict(int)
     for info in workers:
         for name in info.queues if info.state == "alive" else ():

@@ -64,7 +64,12 @@ def _environment() -> jinja2.Environment:
 
 
 def page(
-    request: Request[Any, Any, Any], template: str, *, status: int = 200, headers: dict[str, str] | None = None, **values: object
+    request: Request[Any, Any, Any],
+    template: str,
+    *,
+    status: int = 200,
+    headers: dict[str, str] | None = None,
+    **values: object,
 ) -> Response[str]:
     """Render a template; a browser that has no cookie yet is given one, which its forms are bound to."""
     visit = session.visit_of(request)
@@ -89,6 +94,8 @@ def page(
         "has_session": session.COOKIE in request.cookies,
     }
     body = _environment().get_template(template).render(shared | values)
-    answer = Response(body, status_code=status, media_type="text/html; charset=utf-8", headers=HEADERS | (headers or {}))
+    answer = Response(
+        body, status_code=status, media_type="text/html; charset=utf-8", headers=HEADERS | (headers or {})
+    )
     session.remember(request, answer, visit)
     return answer

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from litestar import Request
 
+    from pgqueue.models import Scope
     from pgqueue_web.context import Context
-    from pgqueue_web.routes import Scope
 
 __all__ = ["done", "form_of", "notice", "of", "reading", "redirect"]
 
@@ -36,7 +36,7 @@ async def form_of(request: Request[Any, Any, Any]) -> dict[str, str]:
     """Return the fields of a form of ours, without the token. Raises HttpError for one that is not."""
     found = await request.form()
     check_form(request, found.get("csrf"))
-    fields = {}
+    fields: dict[str, str] = {}
     for name, value in found.multi_items():
         if not isinstance(value, str):
             raise HttpError(422, f"{name} is a file; it should be text")
@@ -60,7 +60,12 @@ def notice(
 ) -> Response[Any]:
     """Answer a script of ours: it shows the text, and asks for the page anew."""
     told = json.dumps({"notice": {"text": text, "kind": "error" if is_error else "done"}})
-    return Response(None if status == 204 else "", status_code=status, media_type="text/html", headers={"HX-Trigger": told} | (headers or {}))
+    return Response(
+        None if status == 204 else "",
+        status_code=status,
+        media_type="text/html",
+        headers={"HX-Trigger": told} | (headers or {}),
+    )
 
 
 def done(request: Request[Any, Any, Any], text: str, back: str, *, leave: bool = False) -> Response[Any]:

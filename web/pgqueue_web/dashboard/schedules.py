@@ -103,7 +103,12 @@ async def _told(fields: dict[str, str]) -> dict[str, Any]:
     expression, zone = fields.get("cron_expr", ""), fields.get("time_zone") or "UTC"
     try:
         cron = cron_of(expression, zone)
-        return {"words": cron.describe(), "runs": preview(expression, zone, NEXT, datetime.now(UTC)), "zone": cron.zone, "error": None}
+        return {
+            "words": cron.describe(),
+            "runs": preview(expression, zone, NEXT, datetime.now(UTC)),
+            "zone": cron.zone,
+            "error": None,
+        }
     except InvalidInput as error:
         return {"words": None, "runs": [], "zone": None, "error": error}
 
@@ -145,16 +150,24 @@ async def change_schedule(request: Request[Any, Any, Any], api: Api, who: Who, s
             await api.scheduler.update_scheduled_task(schedule, _request_of(fields), conn=doing.conn)
     except (InvalidInput, QueueNotFound, DuplicateTask) as error:
         told = await _told(fields)
-        return page(request, "schedule_form.html", status=422, fields=NEW | fields, name=schedule, problem=error, told=told)
+        return page(
+            request, "schedule_form.html", status=422, fields=NEW | fields, name=schedule, problem=error, told=told
+        )
     return redirect(link_of(request, f"/schedules/{segment(fields['name'])}"))
 
 
 def _request_of(fields: dict[str, str]) -> ScheduledTaskRequest:
-    texts = {name: fields.get(name, "") for name in ("name", "task_type", "cron_expr", "time_zone", "queue_name")}
+    texts: dict[str, Any] = {
+        name: fields.get(name, "") for name in ("name", "task_type", "cron_expr", "time_zone", "queue_name")
+    }
     choices: dict[str, Any] = {name: fields[name] for name in ("missed", "overlap") if fields.get(name)}
-    numbers = {name: number_of(fields, name, default) for name, default in (("priority", 5), ("max_retries", 3))}
+    numbers: dict[str, Any] = {
+        name: number_of(fields, name, default) for name, default in (("priority", 5), ("max_retries", 3))
+    }
     payload = json_of(fields.get("payload") or "{}", "payload")
-    return ScheduledTaskRequest(**texts, **choices, **numbers, timeout=number_of(fields, "timeout", None), payload=payload)
+    return ScheduledTaskRequest(
+        **texts, **choices, **numbers, timeout=number_of(fields, "timeout", None), payload=payload
+    )
 
 
 @post("/schedules/{name:str}/{action:str}", **of("manage"), status_code=200)

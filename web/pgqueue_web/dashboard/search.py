@@ -89,5 +89,5 @@ def _check(search: Search, who: Principal) -> None:
         wanted.queue_names = who.queues
     narrowing = (wanted.status, search.queue, wanted.task_type, wanted.user_id, wanted.project_id, wanted.created_from)
     if search.is_deep and all(part is None for part in narrowing):
-        text = "To look through payloads or errors, also choose a state, a queue, a type or a time: not every task can be read."
-        search.problems.append(text)
+        also = "also choose a state, a queue, a type or a time: not every task can be read"
+        search.problems.append(f"To look through payloads or errors, {also}.")

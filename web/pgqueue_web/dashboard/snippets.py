@@ -37,7 +37,11 @@ def _json(task: TaskRecord, _base: str) -> str:
 
 def _curl(task: TaskRecord, base: str) -> str:
     body = json.dumps(_again(task), ensure_ascii=False)
-    lines = (f"curl {shlex.quote(base + '/api/v1/tasks')}", "-H 'Content-Type: application/json'", f"-d {shlex.quote(body)}")
+    lines = (
+        f"curl {shlex.quote(base + '/api/v1/tasks')}",
+        "-H 'Content-Type: application/json'",
+        f"-d {shlex.quote(body)}",
+    )
     return " \\\n  ".join(lines)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from litestar import Request, Response, get
 
@@ -13,9 +13,6 @@ from pgqueue_web.dashboard.render import link_of, page
 from pgqueue_web.dashboard.replies import of, reading, redirect
 from pgqueue_web.dashboard.search import WINDOWS, Search, read_search
 from pgqueue_web.routes import Api, Who
-
-if TYPE_CHECKING:
-    from pgqueue.models import Principal
 
 __all__ = ["HANDLERS"]
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from pgqueue.models import Execution, TaskRecord
 
 __all__ = ["Step", "Timeline", "timeline_of"]
@@ -68,7 +69,9 @@ def _wait(steps: list[Step], start: datetime, end: datetime, before: str | None)
 
 
 def _shown(outcome: str) -> str:
-    return {"completed": "completed", "cancelled": "cancelled", "released": "pending", "snoozed": "scheduled"}.get(outcome, "failed")
+    return {"completed": "completed", "cancelled": "cancelled", "released": "pending", "snoozed": "scheduled"}.get(
+        outcome, "failed"
+    )
 
 
 def _laid_out(steps: list[Step]) -> Timeline:

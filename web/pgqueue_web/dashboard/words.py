@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 __all__ = ["FILTERS", "Node", "duration", "number", "relative", "seconds_of", "segment", "tree_of"]
 
+NOTHING = "\N{EN DASH}"
 MOST_NODES = 400
 MOST_DEPTH = 12
 MOST_TEXT = 2000
@@ -20,7 +21,7 @@ SIZES = ("B", "KB", "MB", "GB", "TB")
 
 def number(value: float | None) -> str:
     """Write a whole number in groups of three."""
-    return "–" if value is None else f"{value:,.0f}"
+    return NOTHING if value is None else f"{value:,.0f}"
 
 
 def capped(value: int, *, is_capped: bool = False) -> str:
@@ -31,7 +32,7 @@ def capped(value: int, *, is_capped: bool = False) -> str:
 def duration(seconds: float | None) -> str:
     """Write a time span with its two largest units: 320 ms, 4.2 s, 3 min 5 s, 2 d 4 h."""
     if seconds is None:
-        return "–"
+        return NOTHING
     if seconds < 1:
         return f"{max(seconds, 0) * 1000:.0f} ms"
     if seconds < 10:
@@ -48,12 +49,12 @@ def duration(seconds: float | None) -> str:
 
 def milliseconds(value: float | None) -> str:
     """Write milliseconds as a time span."""
-    return "–" if value is None else duration(value / 1000)
+    return NOTHING if value is None else duration(value / 1000)
 
 
 def span(start: datetime | None, end: datetime | None) -> str:
     """Write how long it is from one moment to another."""
-    return "–" if start is None or end is None else duration((end - start).total_seconds())
+    return NOTHING if start is None or end is None else duration((end - start).total_seconds())
 
 
 def relative(moment: datetime, now: datetime) -> str:
@@ -69,16 +70,18 @@ def relative(moment: datetime, now: datetime) -> str:
 def moment(value: datetime | None, now: datetime) -> Markup:
     """Write a moment as seen from now, with the moment itself as tooltip."""
     if value is None:
-        return Markup('<span class="none">–</span>')
+        return Markup('<span class="none">{}</span>').format(NOTHING)
     absolute = value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     stamp = value.astimezone(UTC).isoformat()
-    return Markup('<time datetime="{}" title="{}" data-relative>{}</time>').format(stamp, absolute, relative(value, now))
+    return Markup('<time datetime="{}" title="{}" data-relative>{}</time>').format(
+        stamp, absolute, relative(value, now)
+    )
 
 
 def absolute(value: datetime | None) -> Markup:
     """Write a moment itself."""
     if value is None:
-        return Markup('<span class="none">–</span>')
+        return Markup('<span class="none">{}</span>').format(NOTHING)
     stamp = value.astimezone(UTC)
     return Markup('<time datetime="{}">{}</time>').format(stamp.isoformat(), stamp.strftime("%Y-%m-%d %H:%M:%S"))
 
@@ -86,7 +89,7 @@ def absolute(value: datetime | None) -> Markup:
 def size(count: float | None) -> str:
     """Write bytes."""
     if count is None:
-        return "–"
+        return NOTHING
     power = 0
     while count >= 1000 and power < len(SIZES) - 1:
         count, power = count / 1000, power + 1
