@@ -75,6 +75,7 @@ def make_server(database: Database, host: str | None, port: int | None) -> Serve
 def announce(server: Server) -> None:
     """Say where it is."""
     say(f"serving {server.url}/api/v1, documented at {server.url}/api/v1/docs")
+    say(f"the dashboard is at {server.url}/")
 
 
 def main() -> NoReturn:
