@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 def history(conn: psycopg.Connection[Any]) -> None:
     """Three tasks that ended, one of them badly, in two queues."""
     conn.execute("select pgqueue.create_queue('parcels')")
-    conn.execute("select pgqueue.submit('ship', p_queue_name => 'parcels'), pgqueue.submit('bill'), pgqueue.submit('bill')")
+    conn.execute("select pgqueue.submit('ship', p_queue_name => 'parcels')")
+    conn.execute("select pgqueue.submit('bill'), pgqueue.submit('bill')")
     conn.execute("select pgqueue.register_worker('here', 1, '{default,parcels}')")
     for claim_no, queue in enumerate(("default", "parcels")):
         conn.execute("select count(*) from pgqueue.claim(1, %s, 10, %s)", (queue, claim_no))
     failure = '{"outcome": "failed", "permanent": true}'
-    conn.execute("select pgqueue.finish('{1,2,3}', '{1,1,1}', '{1000,2000,3000}', null, %s::jsonb[])", ([None, None, failure],))
+    finish = "select pgqueue.finish('{1,2,3}', '{1,1,1}', '{1000,2000,3000}', null, %s::jsonb[])"
+    conn.execute(finish, ([None, None, failure],))
 
 
 @pytest.mark.usefixtures("history")

@@ -18,7 +18,8 @@ insert into pgqueue.finished_tasks (
     started_at, finished_at
 )
 select
-    n, case when n <= 3 then 'rare' else 'usual' end, 'default', 5, '{}', 'completed', 3, now(), 1, 0, 0, now(), now(), now()
+    n, case when n <= 3 then 'rare' else 'usual' end, 'default', 5, '{}', 'completed', 3, now(), 1, 0, 0, now(),
+    now(), now()
 from generate_series(1, %s) n
 """
 
@@ -36,7 +37,7 @@ async def test_a_time_series_by_queue(service: QueueService, state: StateService
     assert len(points) in (4, 6)
     only = await state.get_time_series(end - timedelta(hours=2), end, "day", queue_name="other", task_type="report")
     assert sum(point.total for point in only) == 1
-    assert [point for point in only if point.total][0].p50_duration_ms > 0
+    assert max(point.p50_duration_ms for point in only) > 0
 
 
 def test_the_blocking_one_is_the_same(sync_db: sync.Database) -> None:
@@ -74,16 +75,14 @@ async def test_what_is_rare_is_found_by_going_on(
     for status in (None, "completed"):
         wanted = TaskFilter(task_type="rare", status=status, page_size=2)
         found: list[int] = []
-        pages = 0
-        while pages == 0 or wanted.before_id is not None:
+        for _ in range(4):
             page = await service.list_tasks(wanted)
             assert blocking.list_tasks(wanted).next_cursor == page.next_cursor
+            assert (page[1], page.total_capped) == (3, False)
             found += [task.task_id for task in page[0]]
             wanted.before_id = page.next_cursor
-            pages += 1
         assert found == [3, 2, 1]
-        assert pages == 4
-        assert (page[1], page.total_capped) == (3, False)
+        assert wanted.before_id is None
 
 
 async def test_a_full_last_page_has_no_next_one(service: QueueService, engine: Engine) -> None:
