@@ -107,7 +107,8 @@ def list_tasks(task_filter: TaskFilter) -> Call[list[TaskRecord]]:
     offset = 0 if f.before_id is not None else (f.page - 1) * f.page_size
     check_number(offset, "page * page_size", 0, MOST_OFFSET)
     before_id = None if f.before_id is None else task_key(f.before_id)
-    parameters = (*_filter_row(f), f.page_size + 1, offset, before_id)
+    limit = min(f.page_size + 1, max(MOST_ROWS - offset, f.page_size))
+    parameters = (*_filter_row(f), limit, offset, before_id)
     function, queues = _queues_of("list_tasks", f)
     sql = f"select {COLUMNS} from pgqueue.{function}({queues}, %s, %s, %s, %s, %s, %s, %s::int, %s::bigint, %s::bigint)"
     return Call(sql, parameters, lambda rows: [_record(row) for row in rows])

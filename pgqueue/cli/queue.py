@@ -147,7 +147,8 @@ def columns() -> list[Column[Row]]:
     """Return the columns of a list of queues."""
     return [
         Column("QUEUE", lambda row: row["name"], flexible=True),
-        Column("WAITING", lambda row: words.count(row["waiting"]), right=True),
+        Column("DUE", lambda row: words.count(row["pending"]), right=True),
+        Column("LATER", lambda row: words.count(row["scheduled"] + row["blocked"]), right=True),
         Column("RUNNING", lambda row: words.count(row["running"]), right=True),
         Column("OLDEST", _oldest, right=True),
         Column("SLOTS", lambda row: words.count(row["concurrency"]), right=True),
@@ -165,7 +166,7 @@ def _oldest(row: Row) -> str:
 def _state(row: Row) -> str:
     if row["paused_at"]:
         return f"paused: {row['pause_reason']}" if row["pause_reason"] else "paused"
-    return "waits for a worker" if row["waiting"] and not row["workers"] else "open"
+    return "waits for a worker" if row["pending"] and not row["workers"] else "open"
 
 
 def _counts() -> list[Column[QueueStats]]:

@@ -49,7 +49,7 @@ FIELDS = TaskRecord.__struct_fields__
 
 
 class TaskPage(tuple[list[B], int], Generic[B]):  # noqa: SLOT001 - a tuple with two more fields
-    """(tasks, total) of one page. `total_capped`: there are at least so many. `next_cursor`: pass as before_id."""
+    """(tasks, total) of one page. `total_capped`: the total is not exact. `next_cursor`: pass as before_id."""
 
     total_capped: bool
     next_cursor: int | None
@@ -154,6 +154,8 @@ def page_of(
     total, capped = counted
     shown = tasks[: task_filter.page_size]
     next_cursor = shown[-1].task_id if len(tasks) > len(shown) else stopped_before
+    if next_cursor is not None and shown:
+        next_cursor = min(next_cursor, shown[-1].task_id)
     return TaskPage(shown, total, total_capped=capped, next_cursor=next_cursor)
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def test_queues_are_made_changed_paused_resumed_and_deleted(cli: Cli, conn: psycopg.Connection[Any]) -> None:
     made = cli("queue", "create", "parcels", "--concurrency", 3, "--capacity", 100)
-    assert (made.code, made.lines[1].split()) == (0, ["parcels", "0", "0", "-", "3", "100", "0", "open"])
+    assert (made.code, made.lines[1].split()) == (0, ["parcels", "0", "0", "0", "-", "3", "100", "0", "open"])
     changed = cli("queue", "create", "parcels", "--max-crashes", 9, "-o", "json").json[0]
     assert (changed["concurrency"], changed["capacity"]) == (3, 100)
     assert "paused: the printer burns" in cli("queue", "pause", "parcels", "--reason", "the printer burns").out
