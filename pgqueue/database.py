@@ -63,8 +63,7 @@ class _Common:
     def __init__(self, dsn: str | None = None, *, settings: Settings | None = None) -> None:
         """No DSN: PGQUEUE_DSN, DATABASE_URL, libpq's variables, or else an embedded server. Opens nothing."""
         self.settings = settings or _settings.load()
-        if self.settings.otel != "off" and telemetry.tracing is None:
-            telemetry.instrument(self.settings.otel)
+        telemetry.apply(self.settings.otel)
         self.given_dsn = dsn or self.settings.dsn
         self._dsn: str | None = None
 

@@ -49,6 +49,7 @@ class Common:
         sent again, at most. Opens no connection. Raises ConfigurationError.
         """
         given = settings or _settings.load()
+        telemetry.apply(given.otel)
         key = api_key or given.api_key
         if key is not None and not KEY.fullmatch(key):
             raise ConfigurationError("the API key holds characters that no key has", hint="copy it again: pgq_…")
@@ -59,7 +60,6 @@ class Common:
             "base_url": f"{self.url}/api/v1",
             "headers": {"User-Agent": f"pgqueue/{__version__}"} | ({"Authorization": f"Bearer {key}"} if key else {}),
             "limits": httpx.Limits(max_keepalive_connections=KEPT),
-            "timeout": httpx.Timeout(timeout, connect=min(CONNECT_S, timeout)),
         }
 
     def request(self, client: httpx.AsyncClient | httpx.Client, call: Call[Any]) -> httpx.Request:
@@ -69,7 +69,7 @@ class Common:
             headers["Prefer"] = f"wait={call.wait_s}"
         if telemetry.tracing is not None:
             telemetry.tracing.inject(headers)
-        timeout = httpx.Timeout(self._timeout, connect=min(CONNECT_S, self._timeout), read=self._timeout + call.wait_s)
+        timeout = self._timeout_for(self._timeout + call.wait_s)
         return client.build_request(
             call.method, call.path, params=call.params, content=call.body, headers=headers, timeout=timeout
         )
@@ -79,8 +79,10 @@ class Common:
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
         if step.last_id is not None:
             headers["Last-Event-ID"] = step.last_id
-        timeout = httpx.Timeout(self._timeout, connect=min(CONNECT_S, self._timeout), read=SILENCE_S)
-        return client.build_request("GET", step.path, headers=headers, timeout=timeout)
+        return client.build_request("GET", step.path, headers=headers, timeout=self._timeout_for(SILENCE_S))
+
+    def _timeout_for(self, read_s: float) -> httpx.Timeout:
+        return httpx.Timeout(self._timeout, connect=min(CONNECT_S, self._timeout), read=read_s)
 
 
 def _checked(url: str | None) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     App = Callable[[Any, Any, Any], Awaitable[None]]
 
-__all__ = ["METADATA_KEY", "instrument", "sending", "traced", "tracing", "uninstrument", "without_trace"]
+__all__ = ["METADATA_KEY", "apply", "instrument", "sending", "traced", "tracing", "uninstrument", "without_trace"]
 
 METADATA_KEY = "_trace"
 """Where a task's metadata keep the context of its submitter: {"traceparent": …} (W3C Trace Context)."""
@@ -42,6 +42,12 @@ def instrument(relation: Literal["link", "parent"] = "link", tracer_provider: Tr
     except ImportError as error:
         raise ConfigurationError("traces need OpenTelemetry", hint="pip install 'pgqueue[otel]'") from error
     tracing = Tracing(relation, tracer_provider)
+
+
+def apply(setting: Literal["off", "link", "parent"]) -> None:
+    """Make spans as a setting says, unless the program has said how. Raises ConfigurationError."""
+    if setting != "off" and tracing is None:
+        instrument(setting)
 
 
 def uninstrument() -> None:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from pgqueue import calls
+from pgqueue import calls, telemetry
 from pgqueue.database import Database, translated
 from pgqueue.worker.reports import NOTHING, Batch
 
@@ -67,6 +67,9 @@ async def round_trip(
     conn: psycopg.AsyncConnection[Row], ended: Sequence[Attempt], reports: Batch, claim: Claim | None
 ) -> tuple[list[int], list[Row]]:
     """Finish what ended and claim anew; return the ids left unsettled and the rows claimed."""
+    if telemetry.tracing is not None:
+        for span in (attempt.span for attempt in ended if attempt.span is not None):
+            span.settle()
     with translated():
         if reports is not NOTHING:
             await _write(conn, reports)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from pgqueue import calls, telemetry
+from pgqueue import calls
 from pgqueue.errors import DatabaseUnavailable, PgqueueError
 from pgqueue.handlers import Registry, TaskContext
 from pgqueue.worker.attempts import Attempt, StopReason
@@ -147,10 +147,6 @@ class Session:
 
     async def exchange(self, ended: Sequence[Attempt], claim: Claim | None) -> tuple[list[int], list[Row]]:
         """One round trip; what ended attempts reported goes before their end."""
-        if telemetry.tracing is not None:
-            for attempt in ended:
-                if attempt.span is not None:
-                    attempt.span.settle()
         reporters = [a.ctx for a in ended if a.ctx in self.reports.reporters] if self.reports.reporters else []
         if not reporters:
             async with self.lines.take() as conn:

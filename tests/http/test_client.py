@@ -140,8 +140,10 @@ class TestTasks:
 class TestProgress:
     async def test_each_change_is_told_until_the_end(self, client: Client, service: QueueService) -> None:
         task = await client.submit_task(TaskRequest(task_type="greet", payload={"name": "Ann"}))
+        progress = task.progress()
+        told = [await anext(progress)]
         async with working(service):
-            told = [progress async for progress in task.progress()]
+            told += [state async for state in progress]
         assert (told[0].status, told[-1].status, told[-1].progress) == ("pending", "completed", 100)
         assert len(told) == len(set(told))
         assert [progress async for progress in task.progress()] == told[-1:]
