@@ -105,7 +105,7 @@ def some_task() -> TaskRequest:
 
 SCHEDULES = (
     ("monthly-export", "monthly_export", "0 6 1 * *", "Europe/Berlin", "reports", {"month": "last"}),
-    ("nightly-thumbnails", "make_thumbnails", "30 2 * * *", "UTC", "pictures", {"product": 0, "sizes": [64]}),
+    ("nightly-thumbnails", "make_thumbnails", "30 2 * * *", "UTC", "pictures", {"product": 4711, "sizes": [64, 256]}),
     (
         "newsletter",
         "send_email",

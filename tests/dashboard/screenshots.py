@@ -14,9 +14,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psycopg
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
+from examples.shop import some_task
 from pgqueue import TaskRequest, schema
 from pgqueue.embedded import Server, find_binaries
 from pgqueue.settings import environment
@@ -30,7 +32,9 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "screenshots"
 MINUTES = 60
 LOOKS = {"light": (1280, 800), "dark": (1280, 800), "phone": (390, 844)}
-COLOURS = 160
+FOLLOW_THE_CLOCK = """
+alter table pgqueue.tasks alter column created_at set default pgqueue._now(), alter column run_at set default pgqueue._now()
+"""
 
 
 def main() -> None:
@@ -47,7 +51,7 @@ def main() -> None:
         schema.migrate(dsn)
         run(stack, dsn, "pgqueue-worker", "shop:queue_service")
         service = QueueService(stack.enter_context(Database(dsn)))
-        work_an_hour(dsn)
+        work_an_hour(dsn, service)
         tasks = last_touches(service)
         url = run(stack, dsn, "pgqueue-api", "--port", "0").split("/api")[0].split(" ")[-1]
         take_all(url, tasks)
@@ -68,19 +72,28 @@ def run(stack: contextlib.ExitStack, dsn: str, *command: str) -> str:
     return next(line for line in program.stderr if "serving" in line or "worker started" in line)
 
 
-def work_an_hour(dsn: str) -> None:
+def work_an_hour(dsn: str, service: QueueService) -> None:
     """Submit what comes in minute by minute, and let the workers do it."""
     with contextlib.ExitStack() as clock:
         clock.enter_context(travel(dsn, -timedelta(minutes=MINUTES)))
+        conn = clock.enter_context(psycopg.connect(dsn, autocommit=True))
+        conn.execute(FOLLOW_THE_CLOCK)
+        submit(dsn, 20)
         for minute in range(MINUTES):
             count = round(60 + 35 * math.sin(minute / 9) + 12 * math.sin(minute * 1.7))
-            subprocess.run(
-                [sys.executable, "-m", "shop", str(count)],
-                cwd=ROOT / "examples",
-                env=environment(PGQUEUE_DSN=dsn),
-                check=True,
-            )
-            clock.enter_context(travel(dsn, timedelta(seconds=59)))
+            service.submit_tasks([some_task() for _ in range(count)])
+            time.sleep(1)
+            clock.enter_context(travel(conn, timedelta(seconds=59)))
+
+
+def submit(dsn: str, count: int) -> None:
+    """Let the shop submit tasks and make its schedules."""
+    subprocess.run(
+        [sys.executable, "-m", "shop", str(count)],
+        cwd=ROOT / "examples",
+        env=environment(PGQUEUE_DSN=dsn),
+        check=True,
+    )
 
 
 def last_touches(service: QueueService) -> dict[str, int]:
@@ -99,12 +112,7 @@ def last_touches(service: QueueService) -> dict[str, int]:
     broken = service.submit_task(
         TaskRequest(task_type="make_thumbnails", queue_name="pictures", payload={"product": 37_000, "sizes": [64, 256]})
     ).task_id
-    subprocess.run(
-        [sys.executable, "-m", "shop", "300"],
-        cwd=ROOT / "examples",
-        env=environment(PGQUEUE_DSN=str(service.db.dsn)),
-        check=True,
-    )
+    submit(str(service.db.dsn), 300)
     service.pause_queue("payments", "the bank is being serviced until 21:00")
     scheduler = SchedulerService(service.db)
     service.wait_for(scheduler.run_scheduled_task_now("nightly-thumbnails"), timeout=60)
@@ -160,7 +168,9 @@ def take_look(browser: Browser, look: str, url: str, pages: dict[str, str]) -> N
 
 def save(content: bytes, path: Path) -> None:
     """Write a picture with few colours: a third of the size, and nobody sees it."""
-    Image.open(io.BytesIO(content)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+    Image.open(io.BytesIO(content)).convert("RGB").quantize(
+        256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+    ).save(path, optimize=True)
 
 
 if __name__ == "__main__":

@@ -136,7 +136,7 @@ function hear(told) {
 function showProgress(id, percent, message) {
     for (const bar of all(`[data-progress="${CSS.escape(id)}"]`)) {
         one("progress", bar).value = percent;
-        one("span", bar).textContent = percent + "%";
+        one(".percent", bar).textContent = percent + "%";
     }
     for (const line of all(`[data-message="${CSS.escape(id)}"]`)) line.textContent = message;
 }
@@ -195,6 +195,7 @@ function countTicks() {
     const boxes = all("[data-tick]");
     const count = ticked().length;
     one("[data-bulk-count]").textContent = count ? `${count} selected` : bar.dataset.all;
+    bar.toggleAttribute("data-keep-some", count > 0);
     for (const button of all("[data-only-all]", bar)) button.hidden = count > 0;
     const whole = one("[data-tick-all]");
     if (whole) { whole.checked = count > 0 && count === boxes.length; whole.indeterminate = count > 0 && count < boxes.length; }
