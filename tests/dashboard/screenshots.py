@@ -1,4 +1,4 @@
-"""Screenshots of every page: an hour of a shop's work, done by real workers while the clock is moved, then looked at."""
+"""Screenshots of every page: an hour of a shop's work, done by real workers while the clock is moved."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ FOLDER = ROOT / "docs" / "screenshots"
 MINUTES = 60
 LOOKS = {"light": (1280, 800), "dark": (1280, 800), "phone": (390, 844)}
 FOLLOW_THE_CLOCK = """
-alter table pgqueue.tasks alter column created_at set default pgqueue._now(), alter column run_at set default pgqueue._now()
+alter table pgqueue.tasks
+    alter column created_at set default pgqueue._now(),
+    alter column run_at set default pgqueue._now()
 """
 
 
