@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 from pgqueue import calls, telemetry
 from pgqueue.errors import PgqueueError
 from pgqueue.models import QueueConfig, TaskFilter, TaskProgress, TaskRecord, TaskRequest
+from pgqueue.schema import check
 from pgqueue.services import shared
 from pgqueue.sync.ear import changes, follow_progress
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from pgqueue.calls import Call
     from pgqueue.database import SyncDatabase
+    from pgqueue.models import QueueInfo
+    from pgqueue.schema import Status
     from pgqueue.services import TaskPage
 
 __all__ = ["QueueOperations", "Task", "sync_method"]
@@ -203,10 +206,19 @@ class QueueOperations:
         """Remove a queue that has no live tasks. Raises QueueNotFound, InvalidTransition."""
         self.db.run(calls.delete_queue(name), conn=conn)
 
+    def list_queues(self, *, conn: object = None) -> list[QueueInfo]:
+        """The queues, by name."""
+        return self.db.run(calls.list_queues(), conn=conn)
+
+    def check_schema(self) -> Status:
+        """Return how the database's schema compares with this release. Raises SchemaMismatch where it does not fit."""
+        with self.db.connection() as conn:
+            return check(conn)
+
+    clock = sync_method(calls.clock)
     get_executions = sync_method(calls.get_executions)
     get_logs = sync_method(calls.get_logs)
     get_queue_stats = sync_method(calls.queue_stats)
-    list_queues = sync_method(calls.list_queues)
     list_workers = sync_method(calls.list_workers)
     stop_worker = sync_method(calls.request_stop)
     why_waiting = sync_method(calls.why_waiting)

@@ -110,14 +110,11 @@ def test_many_are_deleted_and_what_was_skipped_is_said(cli: Cli, conn: psycopg.C
     conn.execute("update pgqueue.finished_tasks set unique_key = 'k' where id = 2")
     skipped = cli("task", "retry", "--error", "PARCEL")
     assert skipped.code == 4
-    assert "skipped as duplicate: 1 task: 2" in skipped.err
-    shown = cli("operation", "show", 1)
-    assert "skipped    1 task" in shown.out
-    assert cli("operation", "list", "-o", "json").json[0]["kind"] == "retry"
-    assert cli("operation", "cancel", 1, "-o", "json").json["state"] == "completed"
-    assert cli("operation", "show", 9).code == 2
+    assert "left 1 task alone" in skipped.err
+    assert cli("operation", "list", "-o", "json").json[0]["skipped_ids"] == [2]
+    assert cli("operation", "cancel", 1, "-o", "json").json[0]["state"] == "completed"
     assert "1 task would be deleted" in cli("task", "delete", "--type", "add", "--dry-run").err
-    assert "0 tasks would be deleted" in cli("task", "delete", "--finished-until", "1h", "--dry-run").err
+    assert "0 tasks would be deleted" in cli("task", "delete", "--ended-until", "1h", "--dry-run").err
     assert "deleted 1 task" in cli("task", "delete", "--status", "completed").err
     tried = cli("cleanup", "--older-than", "0s", "--dry-run")
     assert "2 tasks would be removed; nothing was changed" in tried.err

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from litestar import Litestar, Response, Router, route
+from litestar import Litestar, Request, Response, Router, route
 from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
 from litestar.di import Provide
@@ -94,10 +94,10 @@ def _option(path: str, allowed: str) -> HTTPRouteHandler:
     return answer_options
 
 
-def _name(parameter: str) -> Callable[[ApiRequest], str]:
+def _name(parameter: str) -> Callable[[Request[Any, Any, Any]], str]:
     """Return a provider of a name from the path, with the slashes that were written as %2F."""
 
-    def provide(request: ApiRequest) -> str:
+    def provide(request: Request[Any, Any, Any]) -> str:
         name: str = request.path_params[parameter]
         return name.replace(SLASH, "/")
 

@@ -6,10 +6,11 @@ import ipaddress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from litestar import Request  # noqa: TC002 - litestar reads the provider's types
+
 from pgqueue.errors import Forbidden, Unauthenticated
 from pgqueue.models import Principal  # noqa: TC001 - litestar reads the provider's types
 from pgqueue_web.problems import HttpError
-from pgqueue_web.requests import ApiRequest  # noqa: TC001 - as above
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,7 +47,7 @@ async def authorize(connection: ASGIConnection[Any, Any, Any, Any], handler: Bas
     connection.scope["auth"] = await context.access.authenticate(key, scope, is_open=context.is_open)
 
 
-def provide_principal(request: ApiRequest) -> Principal:
+def provide_principal(request: Request[Any, Any, Any]) -> Principal:
     """Return who makes the request."""
     found: Principal = request.scope["auth"]
     return found

@@ -125,10 +125,10 @@ def _check_depth(found: object) -> None:
     raise _too_deep("the body")
 
 
-def query_of(kind: type[S]) -> Callable[[ApiRequest], S]:
+def query_of(kind: type[S]) -> Callable[[Request[Any, Any, Any]], S]:
     """Return a provider that reads the query string into a struct."""
 
-    def provide(request: ApiRequest) -> S:
+    def provide(request: Request[Any, Any, Any]) -> S:
         return read_query(kind, request)
 
     return provide
@@ -164,7 +164,7 @@ def _bad_query(name: str, detail: str, hint: str) -> HttpError:
     return HttpError(422, detail, hint=hint, faults=[Fault(name, detail, "query")])
 
 
-def provide_task_id(request: ApiRequest) -> int:
+def provide_task_id(request: Request[Any, Any, Any]) -> int:
     """Return the task's id from the path. Raises TaskNotFound for what is no id."""
     text = request.path_params["task_id"]
     if not INTEGER.fullmatch(text) or not 0 < int(text) < 2**63:
