@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
 from litestar import Request, Response, get, post
+from litestar.params import FromPath
 
 from pgqueue import calls
 from pgqueue.errors import DuplicateTask, InvalidTransition, QueueFull, QueueNotFound, TaskNotFound
@@ -31,7 +32,7 @@ SAID = {"retry": "started again", "cancel": "cancelled, or asked to stop", "dele
 
 
 @get("/bulk/{action:str}", **of("manage"))
-async def ask(request: Request[Any, Any, Any], api: Api, who: Who, action: str) -> Response[Any]:
+async def ask(request: Request[Any, Any, Any], api: Api, who: Who, action: FromPath[str]) -> Response[Any]:
     """Ask before many tasks are changed, with how many they are."""
     kind = _kind_of(action)
     ids = _ids_of(request.query_params.getall("id", []))
@@ -57,7 +58,7 @@ async def ask(request: Request[Any, Any, Any], api: Api, who: Who, action: str) 
 
 
 @post("/bulk/{action:str}", **of("manage"), status_code=200)
-async def begin(request: Request[Any, Any, Any], api: Api, who: Who, action: str) -> Response[Any]:
+async def begin(request: Request[Any, Any, Any], api: Api, who: Who, action: FromPath[str]) -> Response[Any]:
     """Change the ticked tasks at once, or begin an operation on all that match."""
     kind = _kind_of(action)
     fields = await form_of(request)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from litestar import Request, Response, get, post
+from litestar.params import FromQuery
 
 from pgqueue.errors import Forbidden, PgqueueError, RateLimited, Unauthenticated
 from pgqueue_web.dashboard import session
@@ -16,7 +17,7 @@ __all__ = ["HANDLERS", "redirect"]
 
 
 @get("/login", **of(None))
-async def show_login(request: Request[Any, Any, Any], next: str = "/") -> Response[Any]:  # noqa: A002 - the parameter's name
+async def show_login(request: Request[Any, Any, Any], next: FromQuery[str] = "/") -> Response[Any]:  # noqa: A002 - the parameter's name
     """Ask for a key."""
     return page(request, "login.html", next=_local(next), error=None)
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from litestar import Request, Response, get, post
+from litestar.params import FromPath
 
 from pgqueue import calls
 from pgqueue.cron import cron_of
@@ -171,7 +172,9 @@ def _request_of(fields: dict[str, str]) -> ScheduledTaskRequest:
 
 
 @post("/schedules/{name:str}/{action:str}", **of("manage"), status_code=200)
-async def act(request: Request[Any, Any, Any], api: Api, who: Who, schedule: PathName, action: str) -> Response[Any]:
+async def act(
+    request: Request[Any, Any, Any], api: Api, who: Who, schedule: PathName, action: FromPath[str]
+) -> Response[Any]:
     """Pause, resume, run now, delete."""
     fields = await form_of(request)
     if action not in SAID:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from litestar import Request, Response, get, post
+from litestar.params import FromPath
 
 from pgqueue import calls
 from pgqueue.errors import InvalidInput, PgqueueError, QueueNotFound, TaskNotFound
@@ -78,7 +79,9 @@ async def _visible(read: Any, who: Principal, task_id: int) -> TaskRecord:  # no
 
 
 @get("/tasks/{task_id:str}/as/{form:str}", **of("read"))
-async def copy_task(request: Request[Any, Any, Any], api: Api, who: Who, number: Number, form: str) -> Response[Any]:
+async def copy_task(
+    request: Request[Any, Any, Any], api: Api, who: Who, number: Number, form: FromPath[str]
+) -> Response[Any]:
     """A task as text to copy: JSON, curl, Python."""
     if form not in FORMS:
         raise HttpError(404, f"a task cannot be copied as {form[:80]!r}", hint=f"choose one of {', '.join(FORMS)}")

@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import Any
 
 from litestar import Request, Response, get, post
+from litestar.params import FromPath
 
 from pgqueue import calls
 from pgqueue_web.dashboard.render import page
@@ -30,7 +31,7 @@ async def show_workers(request: Request[Any, Any, Any], api: Api, who: Who) -> R
 
 
 @post("/workers/{worker_id:int}/stop", **of("manage"), status_code=200)
-async def stop_worker(request: Request[Any, Any, Any], api: Api, who: Who, worker_id: int) -> Response[Any]:
+async def stop_worker(request: Request[Any, Any, Any], api: Api, who: Who, worker_id: FromPath[int]) -> Response[Any]:
     """Let it end what it runs, and stop."""
     await form_of(request)
     if who.queues is not None:
