@@ -33,6 +33,7 @@ OLD_TRANSACTION_S = 600
 MANY_DEAD = 100_000
 FULL = 0.25
 SKEW_S = 2
+LAG_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -235,11 +236,16 @@ def _about_tables(row: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _about_history(row: dict[str, Any]) -> Iterator[Finding]:
-    """What has to be kept up with: retention, and operations that nobody goes on with."""
+    """What has to be kept up with: retention, statistics, and operations that nobody goes on with."""
     if row["overdue_days"]:
         text = f"{words.plural(row['overdue_days'], 'day')} of history should have been dropped by now"
         fix = "a running worker drops them, and so does pgqueue cleanup, unless an open transaction reads them"
         yield Finding("retention", "warning", text, fix)
+    lag = words.interval(row["statistics_lag"])
+    if lag is not None and lag > LAG_S:
+        text = f"statistics were last folded {words.duration(lag)} ago: figures stay exact, but cost more"
+        fix = "run a worker; where one runs, end the transaction that has been writing for so long"
+        yield Finding("statistics", "warning", text, fix)
     if row["forgotten_operations"]:
         text = f"left halfway: {words.plural(row['forgotten_operations'], 'operation')}"
         yield Finding("operations", "warning", text, "start a worker: it goes on; or pgqueue operation cancel ID")

@@ -55,11 +55,14 @@ def test_the_doctor_says_what_is_wrong_and_what_to_do(
     cli: Cli, conn: psycopg.Connection[Any], empty_dsn: str, dsn: str
 ) -> None:
     conn.execute("select pgqueue.register_worker('here', 7, '{default}', p_lease => 1e-6)")
+    conn.execute("update pgqueue.statistics_state set folded_before = now() - interval '1 hour'")
     found = {row["check"]: row for row in cli("doctor", "-o", "json").json}
     assert {name: row["state"] for name, row in found.items()} == {
         **dict.fromkeys(("settings", "database", "server", "listen", "schema"), "ok"),
         "workers": "warning",
+        "statistics": "warning",
     }
+    assert "last folded 1h 00m ago" in found["statistics"]["detail"]
     assert "named by: PGQUEUE_DSN" in found["database"]["detail"]
     assert "not heard any more" in found["workers"]["detail"]
     hidden = cli("doctor", "--dsn", f"{dsn} password=geheim", "-o", "json").json[1]["detail"]
