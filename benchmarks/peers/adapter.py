@@ -8,6 +8,7 @@ paced, with `"clients"` so many at a time; `{"do": "bulk", "n": 1000, "size": 50
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import contextlib
 import json
@@ -21,7 +22,7 @@ from benchmarks.meter import Meter
 Payload = dict[str, Any]
 
 
-class Adapter:
+class Adapter(abc.ABC):
     """One contender. A payload is `{"i": number}`, with the time of its submit as `t` where latency is measured."""
 
     def __init__(self, dsn: str) -> None:
@@ -29,24 +30,24 @@ class Adapter:
         self.dsn = dsn
         self.kind = "noop"
 
+    @abc.abstractmethod
     async def install(self) -> None:
         """Make the schema in an empty database."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     async def work(self, profile: str, meter: Meter) -> None:
         """Run a worker until cancelled; its handler calls `meter.mark(payload.get("t"))` and nothing else."""
-        raise NotImplementedError
 
-    async def open(self, clients: int) -> None:
+    async def open(self, clients: int) -> None:  # noqa: B027 - some connect by themselves
         """Connect, for submitting by so many at a time."""
 
+    @abc.abstractmethod
     async def submit_one(self, payload: Payload) -> None:
         """Submit a task by the call for one."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     async def submit_many(self, payloads: list[Payload]) -> None:
         """Submit tasks by the call for many."""
-        raise NotImplementedError
 
 
 def run(kind: type[Adapter]) -> None:
