@@ -63,6 +63,7 @@ class _Common:
     def __init__(self, dsn: str | None = None, *, settings: Settings | None = None) -> None:
         """No DSN: PGQUEUE_DSN, DATABASE_URL, libpq's variables, or else an embedded server. Opens nothing."""
         self.settings = settings or _settings.load()
+        self.statement_timeout_s: float | None = None
         telemetry.apply(self.settings.otel)
         self.given_dsn = dsn or self.settings.dsn
         self._dsn: str | None = None
@@ -94,9 +95,14 @@ class _Common:
         given = psycopg.conninfo.conninfo_to_dict(dsn or self.dsn)
         if self.settings.pooler:
             arguments["prepare_threshold"] = None
-        elif "options" not in given:
-            arguments["options"] = "-c timezone=UTC"
+        else:
+            arguments["options"] = self._options(given.pop("options", None))
         return {name: value for name, value in arguments.items() if name not in given}
+
+    def _options(self, given: str | None) -> str:
+        """What is given comes last, and so wins."""
+        timeout = [] if self.statement_timeout_s is None else [f"-c statement_timeout={self.statement_timeout_s * 1000:.0f}"]
+        return " ".join([*timeout, given or "-c timezone=UTC"])
 
     def _pool_arguments(self) -> dict[str, Any]:
         """A pool that gave up reconnecting begins anew with the next operation, not after a long backoff."""
@@ -126,6 +132,16 @@ class Database(_Common):
         self._opening = asyncio.Lock()
         self._closers: list[Callable[[], Awaitable[None]]] = []
         self._connections: weakref.WeakSet[psycopg.AsyncConnection[Row]] = weakref.WeakSet()
+
+    def limited(self, statement_timeout_s: float) -> Database:
+        """Return another pool on the same database, whose statements are given up after a time.
+
+        Through a pooler they are not: set statement_timeout on the database user there.
+        """
+        other = Database(self.given_dsn, settings=self.settings)
+        other._dsn = self._dsn
+        other.statement_timeout_s = statement_timeout_s
+        return other
 
     def before_close(self, closer: Callable[[], Awaitable[None]]) -> None:
         """Await `closer` when the database is closed: for what lives as long as it."""

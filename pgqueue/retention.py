@@ -92,8 +92,10 @@ def _days_kept(settings: Settings) -> tuple[float, float, float]:
 
 
 def _drop_days(plan: Pass, *, direct: bool, counted: bool) -> Steps:
-    """Remove one day after another, asking after each step which is the next; stops where one is in use."""
+    """Remove one day after another; asks again what is left where one is in the way, which then may have gone on."""
     yield from _count_what_goes(plan)
+    if direct:
+        yield Statement(LOCK_TIMEOUT)
     removed = 0
     tries = TRIES
     while True:
@@ -104,11 +106,12 @@ def _drop_days(plan: Pass, *, direct: bool, counted: bool) -> Steps:
             log.info("a day of history is in use and stays for now", partition=partitions[0].name)
             return removed
         try:
-            if direct:
-                removed += yield from _remove_directly(partitions[0], counted=counted)
-            else:
-                removed += yield calls.drop_day(partitions[0].name)
-            tries = TRIES
+            for partition in partitions:
+                if direct:
+                    removed += yield from _remove_directly(partition, counted=counted)
+                else:
+                    removed += yield calls.drop_day(partition.name)
+                tries = TRIES
         except PgqueueError as error:
             if error.sqlstate == NOT_OURS and direct:
                 log.info("this database user does not own pgqueue's tables; days of history are dropped by a function")
@@ -131,14 +134,13 @@ def _count_what_goes(plan: Pass) -> Generator[Step, Any, None]:
 
 
 def _remove_directly(partition: Partition, *, counted: bool) -> Steps:
-    """Take the next step with a day; returns its tasks when it is gone."""
+    """Detach a day and drop it; returns its tasks."""
     rows = 0
-    statement, *later = partition.statements
-    yield Statement(LOCK_TIMEOUT)
-    if counted and not later and partition.parent == "finished_tasks":
-        rows = yield calls.partition_rows(partition.name)
-    yield Statement(statement)
-    return 0 if later else rows
+    for statement in partition.statements:
+        if counted and statement == partition.statements[-1] and partition.parent == "finished_tasks":
+            rows = yield calls.partition_rows(partition.name)
+        yield Statement(statement)
+    return rows
 
 
 async def cleanup(

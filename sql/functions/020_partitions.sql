@@ -102,7 +102,7 @@ comment on function pgqueue._has_live(text, date) is 'Whether a day of execution
 -- succeeds. Attempts and logs of live tasks stay for up to twice as long, tasks until statistics have counted them.
 create or replace function pgqueue._partitions_before(p_before timestamptz)
 returns table (partition_name text, parent_name text, is_attached boolean, is_detaching boolean, statements text[])
-language plpgsql stable security definer set search_path = ''
+language plpgsql stable security definer set search_path = '' set jit = off
 as $$
 begin
     return query
@@ -128,6 +128,10 @@ begin
         when i.inhrelid is null or i.inhdetachpending then true
         when p.parent = 'finished_tasks' and not right(c.relname, 8) < to_char(pgqueue._folded_before() at time zone 'UTC', 'YYYYMMDD') then false
         when right(c.relname, 8) < to_char((p_before - (pgqueue._now() - p_before)) at time zone 'UTC', 'YYYYMMDD') then true
+        -- Evaluated only if such a day is there: what any live task that was ever started can have left.
+        when right(c.relname, 8) < (
+            select coalesce(to_char(min(t.created_at) at time zone 'UTC', 'YYYYMMDD'), '99999999') from pgqueue.tasks t where t.attempt > 0
+        ) then true
         else not pgqueue._has_live(p.parent, to_date(substring(c.relname from '_([0-9]{8})$'), 'YYYYMMDD'))
     end
     order by coalesce(i.inhdetachpending, false) desc, right(c.relname, 8), p.nr;
@@ -182,12 +186,23 @@ $$;
 
 comment on function pgqueue._days_overdue(interval) is 'Days of finished tasks that should have been dropped more than a day ago.';
 
+-- Known from the rollups, where the day is counted.
 create or replace function pgqueue._partition_rows(p_partition_name text) returns bigint
 language plpgsql stable security definer set search_path = ''
 as $$
 declare
+    v_from timestamptz := to_date(substring(p_partition_name from '^finished_tasks_([0-9]{8})$'), 'YYYYMMDD')::timestamp at time zone 'UTC';
     v_count bigint;
 begin
+    if v_from + interval '24 hours' <= pgqueue._folded_before() then
+        return (
+            select coalesce(sum(r.kept), 0) from pgqueue.task_rollups r where r.step = 'day' and r.bucket = v_from
+        ) - (
+            select coalesce(sum(d.tasks), 0)
+            from pgqueue.task_departures d
+            where d.finished_at >= v_from and d.finished_at < v_from + interval '24 hours'
+        );
+    end if;
     execute format('select count(*) from pgqueue.%I', p_partition_name) into v_count;
     return v_count;
 end $$;

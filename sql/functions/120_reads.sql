@@ -304,7 +304,7 @@ end $$;
 
 comment on function pgqueue._tasks_by_key(bigint[], timestamptz[]) is 'Tasks whose keys were found, newest id first.';
 
--- Newest id first. A search ends after 5,000 live and 5,000 finished rows; list_cursor tells where.
+-- Newest id first. A search ends after 3,000 live and 3,000 finished rows; list_cursor tells where.
 create or replace function pgqueue.list_tasks(
     p_queue_name text default null,
     p_status text default null,
@@ -327,13 +327,13 @@ begin
     select f.ids[p_offset + 1:], f.finished_ats[p_offset + 1:] into v_ids, v_finished_ats
     from pgqueue._find_tasks(
         p_queue_name, p_status, p_task_type, p_user_id, p_project_id, p_created_from, p_created_to, p_before_id,
-        (p_offset + p_limit)::int, 5000
+        (p_offset + p_limit)::int, 3000
     ) f;
     return query select k.* from pgqueue._tasks_by_key(v_ids, v_finished_ats) k;
 end $$;
 
 comment on function pgqueue.list_tasks(text, text, text, text, text, timestamptz, timestamptz, int, bigint, bigint) is
-'Tasks that match every filter given, newest id first, among the newest 5,000 live and 5,000 finished ones that the filter''s index leads to.';
+'Tasks that match every filter given, newest id first, among the newest 3,000 live and 3,000 finished ones that the filter''s index leads to.';
 
 create or replace function pgqueue.list_cursor(
     p_queue_name text default null,
@@ -352,7 +352,7 @@ begin
     return (
         select f.stopped_before
         from pgqueue._find_tasks(
-            p_queue_name, p_status, p_task_type, p_user_id, p_project_id, p_created_from, p_created_to, p_before_id, 5000, 5000
+            p_queue_name, p_status, p_task_type, p_user_id, p_project_id, p_created_from, p_created_to, p_before_id, 3000, 3000
         ) f
     );
 end $$;
@@ -520,7 +520,7 @@ end $$;
 
 comment on function pgqueue.get_logs(bigint, bigint, int) is 'What a task logged after a line, in order of arrival.';
 
--- Failed and cancelled tasks that retry_task would accept, newest first, among the newest 10,000 such.
+-- Failed and cancelled tasks that retry_task would accept, newest first, among the newest 5,000 such.
 create or replace function pgqueue.get_retryable_tasks(p_limit int default 100, p_queue_name text default null) returns setof pgqueue.all_tasks
 language plpgsql stable security definer
 set search_path = '' set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
@@ -539,7 +539,7 @@ begin
             from pgqueue.finished_tasks f
             where f.status <> 'completed'
             order by f.id desc
-            limit 10000
+            limit 5000
         ) u
         left join lateral (
             select true as is_taken from pgqueue.tasks t where t.task_type = u.task_type and t.unique_key = u.unique_key limit 1
@@ -551,7 +551,7 @@ begin
     return query select k.* from pgqueue._tasks_by_key(v_ids, v_finished_ats) k;
 end $$;
 
-comment on function pgqueue.get_retryable_tasks(int, text) is 'Failed and cancelled tasks that can be retried now, among the newest 10,000.';
+comment on function pgqueue.get_retryable_tasks(int, text) is 'Failed and cancelled tasks that can be retried now, among the newest 5,000.';
 
 -- The first reason that holds, in the order in which an operator would ask.
 create or replace function pgqueue.why_waiting(p_id bigint) returns text

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pgqueue import errors
-from pgqueue_web.problems import BY_ERROR
+from pgqueue.settings import Settings
+from pgqueue_web.problems import BY_ERROR, TOO_SLOW
 from tests.docs.snippets import ROOT
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def test_each_error_has_its_problem_and_the_readme_names_both() -> None:
     assert told == {state: kind.__name__ for state, kind in errors.BY_SQLSTATE.items()}
     page = (ROOT / "docs" / "rest.md").read_text(encoding="utf-8")
     rows = {(int(status), name) for name, status in re.findall(r"^\| `([a-z-]+)` \| (\d+) \|", page, re.MULTILINE)}
-    assert rows == {(kind.status, kind.name) for kind in BY_ERROR.values()}
+    assert rows == {(kind.status, kind.name) for kind in (*BY_ERROR.values(), TOO_SLOW)}
 
 
 BAD_BODIES = {
@@ -177,3 +178,17 @@ async def test_paths_have_one_spelling(web: httpx.AsyncClient, raw: Callable[...
     for path in (*paths, "/assets/..%2fapp.py", "/API/v1/tasks", "/api/v1/queues/a%1Fb", "/api/v1/queues/a%00b"):
         answer = await raw(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         assert answer.startswith((b"HTTP/1.1 404", b"HTTP/1.1 403")), (path, answer[:100])
+
+
+class TestADatabaseThatTakesTooLong:
+    @pytest.fixture
+    def web_settings(self, dsn: str) -> Settings:
+        return Settings(dsn=dsn, api_timeout_s=0.2)
+
+    async def test_is_told_and_holds_no_request(self, web: httpx.AsyncClient, conn: psycopg.Connection[Any]) -> None:
+        with conn.transaction():
+            conn.execute("lock table pgqueue.queues")
+            answer = await web.get("/queues")
+        assert problem(answer, 503)["type"] == "urn:pgqueue:statement-timeout"
+        assert answer.headers["retry-after"] == "2"
+        assert (await web.get("/queues")).status_code == 200

@@ -22,6 +22,7 @@ __all__ = [
     "BY_ERROR",
     "MEDIA_TYPE",
     "Fault",
+    "TIMED_OUT",
     "HttpError",
     "Kind",
     "Problem",
@@ -71,6 +72,9 @@ BY_ERROR: dict[type[errors.PgqueueError], Kind] = {
     errors.PgqueueError: Kind(500, "internal-error", "Something went wrong in the server"),
 }
 """The problems of pgqueue's own errors; a class that is not listed has that of its base."""
+
+TIMED_OUT = "57014"
+TOO_SLOW = Kind(503, "statement-timeout", "The database took too long")
 
 HINTS: dict[type[errors.PgqueueError], str] = {
     errors.QueueNotFound: "create it: POST /api/v1/queues",
@@ -188,6 +192,8 @@ def _respond(problem: Problem, headers: Mapping[str, str]) -> Response[Problem]:
 
 
 def _kind(error: errors.PgqueueError) -> Kind:
+    if error.sqlstate == TIMED_OUT:
+        return TOO_SLOW
     return next(BY_ERROR[kind] for kind in type(error).__mro__ if kind in BY_ERROR)
 
 
@@ -236,7 +242,7 @@ def _headers(error: errors.PgqueueError) -> dict[str, str]:
         return {"Retry-After": f"{error.detail.get('retry_after', 1)}"}
     if isinstance(error, errors.QueueFull):
         return {"Retry-After": f"{FULL_S}"}
-    if isinstance(error, (errors.DatabaseUnavailable, errors.SchemaMismatch)):
+    if isinstance(error, (errors.DatabaseUnavailable, errors.SchemaMismatch)) or error.sqlstate == TIMED_OUT:
         return {"Retry-After": f"{UNAVAILABLE_S}"}
     return {}
 

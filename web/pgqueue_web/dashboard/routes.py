@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["ROUTERS", "page_or"]
 
 Answer = "Callable[[Request[Any, Any, Any], Any], Response[Any]]"
-TIMED_OUT = "57014"
 
 
 def _as_page(request: Request[Any, Any, Any], problem: problems.Problem, headers: dict[str, str]) -> Response[Any]:
@@ -37,7 +36,7 @@ def _as_page(request: Request[Any, Any, Any], problem: problems.Problem, headers
 
 
 def _error(request: Request[Any, Any, Any], error: PgqueueError) -> Response[Any]:
-    if error.sqlstate == TIMED_OUT:
+    if error.sqlstate == problems.TIMED_OUT:
         hint = "narrow it down: a shorter time, a queue, a state"
         return _http(request, problems.HttpError(503, "the database took too long for this page", hint=hint))
     answer = problems.answer(request, error)
