@@ -101,7 +101,9 @@ class _Common:
 
     def _options(self, given: str | None) -> str:
         """What is given comes last, and so wins."""
-        timeout = [] if self.statement_timeout_s is None else [f"-c statement_timeout={self.statement_timeout_s * 1000:.0f}"]
+        timeout = (
+            [] if self.statement_timeout_s is None else [f"-c statement_timeout={self.statement_timeout_s * 1000:.0f}"]
+        )
         return " ".join([*timeout, given or "-c timezone=UTC"])
 
     def _pool_arguments(self) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from pgqueue.calls.changing import (
 )
 from pgqueue.calls.dashboard import (
     authenticate_session,
+    ended_by_type,
     limit_statements,
     list_migrations,
     relation_sizes,
@@ -162,6 +163,7 @@ __all__ = [
     "drop_day",
     "due_schedules",
     "end_retention",
+    "ended_by_type",
     "expire",
     "fence",
     "fire_schedules",

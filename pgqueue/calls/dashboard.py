@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
 from pgqueue.calls.call import Call, nothing, task_key
 from pgqueue.models import (
+    EndedOfType,
     Migration,
     Principal,
     RelationSize,
@@ -18,8 +21,12 @@ from pgqueue.models import (
     check_time,
 )
 
+if TYPE_CHECKING:
+    from datetime import datetime
+
 __all__ = [
     "authenticate_session",
+    "ended_by_type",
     "limit_statements",
     "list_migrations",
     "relation_sizes",
@@ -61,6 +68,17 @@ def search_tasks(wanted: TaskSearch) -> Call[SearchPage]:
 
 def _rows(text: str) -> list[TaskRow]:
     return msgspec.json.decode(text, type=list[TaskRow])
+
+
+def ended_by_type(start: datetime, end: datetime, queue_names: list[str] | None) -> Call[list[EndedOfType]]:
+    """pgqueue.ended_by_type: of these queues, None: of all. Those with most failures first."""
+    check_time(start, "start")
+    check_time(end, "end")
+    sql = (
+        "select task_type, completed, failed, cancelled "
+        "from pgqueue.ended_by_type(%s::timestamptz, %s::timestamptz, %s::text[])"
+    )
+    return Call(sql, (start, end, queue_names), lambda rows: [EndedOfType(*row) for row in rows])
 
 
 def relation_sizes() -> Call[list[RelationSize]]:

@@ -1,7 +1,7 @@
 """What goes in and comes out: msgspec structs, and how payloads and results become JSON."""
 
 from pgqueue.models.access import ApiKey, AuditEntry, KeptAnswer, Metrics, MetricTotal, Principal, QueueDepth, Scope
-from pgqueue.models.dashboard import Migration, RelationSize, SearchPage, ServerFacts, TaskRow, TaskSearch
+from pgqueue.models.dashboard import EndedOfType, Migration, RelationSize, SearchPage, ServerFacts, TaskRow, TaskSearch
 from pgqueue.models.encoding import check_number, check_span, check_text, check_time, encode_payload, encode_result
 from pgqueue.models.operations import BulkFilter, Operation, OperationKind, OperationPreview
 from pgqueue.models.requests import check_request, encode_request
@@ -43,6 +43,7 @@ __all__ = [
     "AuditEntry",
     "BulkFilter",
     "DueSchedule",
+    "EndedOfType",
     "Event",
     "Execution",
     "KeptAnswer",

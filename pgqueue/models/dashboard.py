@@ -8,7 +8,7 @@ import msgspec
 
 from pgqueue.models.structs import Status
 
-__all__ = ["Migration", "RelationSize", "SearchPage", "ServerFacts", "TaskRow", "TaskSearch"]
+__all__ = ["EndedOfType", "Migration", "RelationSize", "SearchPage", "ServerFacts", "TaskRow", "TaskSearch"]
 
 
 class TaskSearch(msgspec.Struct, kw_only=True):
@@ -59,6 +59,20 @@ class SearchPage(msgspec.Struct, frozen=True):
 
     tasks: list[TaskRow]
     next_before_id: int | None
+
+
+class EndedOfType(msgspec.Struct, frozen=True):
+    """What finished of one task type in a window."""
+
+    task_type: str
+    completed: int
+    failed: int
+    cancelled: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.completed + self.failed + self.cancelled
 
 
 class RelationSize(msgspec.Struct, frozen=True):

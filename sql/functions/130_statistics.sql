@@ -55,24 +55,31 @@ comment on function pgqueue._added(bigint[], bigint[]) is 'The sum of two histog
 
 -- Of n times the p-quantile is the ⌈p·n⌉-th.
 create or replace function pgqueue._percentiles(p_histogram bigint[]) returns double precision[]
-language sql immutable parallel safe
+language plpgsql immutable parallel safe
 as $$
-    with counted as (
-        select b.bin, sum(b.tasks) over (order by b.bin) as up_to, sum(b.tasks) over () as total
-        from (select e.entry & 511 as bin, (e.entry >> 9)::double precision as tasks from unnest(p_histogram) as e (entry)) b
-    )
-    select array_agg(
-        (
-            select min(case when c.bin > 0 then 1.1::double precision ^ (c.bin - 0.5) / 1000 else 0 end)
-            from counted c
-            where c.up_to >= ceil(w.part::double precision * c.total)
-        )
-        order by w.part
-    )
-    from unnest(array[0.5, 0.95, 0.99]) as w (part)
-$$;
+declare
+    v_bins int[];
+    v_up_to bigint[];
+    v_total bigint;
+begin
+    select array_agg(s.bin order by s.bin), array_agg(s.up_to order by s.bin), max(s.up_to)
+    into v_bins, v_up_to, v_total
+    from (
+        select e.entry & 511 as bin, (sum(e.entry >> 9) over (order by e.entry & 511))::bigint as up_to
+        from unnest(p_histogram) as e (entry)
+    ) s;
+    return array(
+        select case when s.bin > 0 then 1.1::double precision ^ (s.bin - 0.5) / 1000 else 0 end
+        from (
+            select w.part, v_bins[1 + width_bucket(ceil(w.part::double precision * v_total)::bigint - 1, v_up_to)] as bin
+            from unnest(array[0.5, 0.95, 0.99]) as w (part)
+        ) s
+        where v_total > 0
+        order by s.part
+    );
+end $$;
 
-comment on function pgqueue._percentiles(bigint[]) is 'Milliseconds that 50, 95 and 99 percent of a histogram stay within, true to 5 percent; nulls for an empty one.';
+comment on function pgqueue._percentiles(bigint[]) is 'Milliseconds that 50, 95 and 99 percent of a histogram stay within, true to 5 percent; empty for an empty one.';
 
 create or replace function pgqueue._floor(p_at timestamptz, p_step text) returns timestamptz
 language sql stable parallel safe
@@ -565,38 +572,44 @@ begin
             e.status, e.finished, e.run_us, e.wait_us, e.run_histogram, e.wait_histogram
         from pgqueue._ended(p_from, p_to, p_step, p_queue_name, p_task_type) e
     ),
+    kinds as materialized (
+        select k.queue_name, k.task_type, row_number() over ()::int as nr
+        from (
+            select e.queue_name, e.task_type from ended e group by 1, 2 having sum(e.finished) <> 0
+            union
+            select '', '' where p_by = '{}'
+        ) k
+    ),
+    parts as materialized (
+        select e.*, k.nr from ended e join kinds k on k.queue_name = e.queue_name and k.task_type = e.task_type
+    ),
     counted as (
         select
-            e.bucket, e.queue_name, e.task_type, sum(e.finished)::bigint as total,
-            coalesce(sum(e.finished) filter (where e.status = 'completed'), 0)::bigint as completed,
-            coalesce(sum(e.finished) filter (where e.status = 'failed'), 0)::bigint as failed,
-            coalesce(sum(e.finished) filter (where e.status = 'cancelled'), 0)::bigint as cancelled,
-            sum(e.run_us) as run_us, sum(e.wait_us) as wait_us
-        from ended e
-        group by e.bucket, e.queue_name, e.task_type
+            p.bucket, p.nr, sum(p.finished)::bigint as total,
+            coalesce(sum(p.finished) filter (where p.status = 'completed'), 0)::bigint as completed,
+            coalesce(sum(p.finished) filter (where p.status = 'failed'), 0)::bigint as failed,
+            coalesce(sum(p.finished) filter (where p.status = 'cancelled'), 0)::bigint as cancelled,
+            sum(p.run_us) as run_us, sum(p.wait_us) as wait_us
+        from parts p
+        group by p.bucket, p.nr
     ),
     bins as (
-        select u.bucket, u.queue_name, u.task_type, 'run' as part, u.entry & 511 as bin, sum(u.entry >> 9)::bigint as tasks
-        from (select e.bucket, e.queue_name, e.task_type, unnest(e.run_histogram) as entry from ended e) u
-        group by 1, 2, 3, 5
+        select u.bucket, u.nr, true as is_run, u.entry & 511 as bin, sum(u.entry >> 9)::bigint as tasks
+        from (select p.bucket, p.nr, unnest(p.run_histogram) as entry from parts p) u
+        group by 1, 2, 4
         union all
-        select u.bucket, u.queue_name, u.task_type, 'wait', u.entry & 511, sum(u.entry >> 9)::bigint
-        from (select e.bucket, e.queue_name, e.task_type, unnest(e.wait_histogram) as entry from ended e) u
-        group by 1, 2, 3, 5
+        select u.bucket, u.nr, false, u.entry & 511, sum(u.entry >> 9)::bigint
+        from (select p.bucket, p.nr, unnest(p.wait_histogram) as entry from parts p) u
+        group by 1, 2, 4
     ),
     timed as (
         select
-            b.bucket, b.queue_name, b.task_type, sum(b.tasks) filter (where b.part = 'run') as tasks,
-            pgqueue._percentiles(array_agg(b.tasks * 512 + b.bin) filter (where b.part = 'run')) as run,
-            pgqueue._percentiles(array_agg(b.tasks * 512 + b.bin) filter (where b.part = 'wait')) as wait
+            b.bucket, b.nr, sum(b.tasks) filter (where b.is_run) as tasks,
+            pgqueue._percentiles(array_agg(b.tasks * 512 + b.bin) filter (where b.is_run)) as run,
+            pgqueue._percentiles(array_agg(b.tasks * 512 + b.bin) filter (where not b.is_run)) as wait
         from bins b
         where b.tasks > 0
-        group by b.bucket, b.queue_name, b.task_type
-    ),
-    kinds as (
-        select distinct c.queue_name, c.task_type from counted c where c.total <> 0
-        union
-        select '', '' where p_by = '{}'
+        group by b.bucket, b.nr
     )
     select
         s.at, nullif(k.queue_name, ''), nullif(k.task_type, ''),
@@ -605,8 +618,8 @@ begin
         coalesce(c.wait_us / t.tasks / 1000, 0)::double precision, coalesce(t.wait[1], 0), coalesce(t.wait[2], 0), coalesce(t.wait[3], 0)
     from generate_series(pgqueue._floor(p_from, p_step), p_to - interval '1 microsecond', pgqueue._length(p_step)) as s (at)
     cross join kinds k
-    left join counted c on c.bucket = s.at and c.queue_name = k.queue_name and c.task_type = k.task_type
-    left join timed t on t.bucket = s.at and t.queue_name = k.queue_name and t.task_type = k.task_type
+    left join counted c on c.bucket = s.at and c.nr = k.nr
+    left join timed t on t.bucket = s.at and t.nr = k.nr
     order by k.queue_name, k.task_type, s.at;
 end $$;
 

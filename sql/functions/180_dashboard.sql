@@ -95,6 +95,29 @@ comment on function pgqueue.search_tasks(
     text[], text, text, text, text, timestamptz, timestamptz, text[], text, text, bigint, int, int
 ) is 'One page of tasks as the dashboard lists them, newest id first, and where to go on: null where it saw all.';
 
+create or replace function pgqueue.ended_by_type(p_from timestamptz, p_to timestamptz, p_queue_names text[] default null)
+returns table (task_type text, completed bigint, failed bigint, cancelled bigint)
+language plpgsql stable security definer set search_path = '' set jit = off
+as $$
+#variable_conflict use_column
+begin
+    perform pgqueue._check_window(p_from, p_to);
+    return query
+    select
+        e.task_type,
+        coalesce(sum(e.finished) filter (where e.status = 'completed'), 0)::bigint,
+        coalesce(sum(e.finished) filter (where e.status = 'failed'), 0)::bigint,
+        coalesce(sum(e.finished) filter (where e.status = 'cancelled'), 0)::bigint
+    from pgqueue._ended(p_from, p_to, 'day') e
+    where p_queue_names is null or e.queue_name = any(p_queue_names)
+    group by e.task_type
+    having sum(e.finished) > 0
+    order by 3 desc, sum(e.finished) desc, e.task_type;
+end $$;
+
+comment on function pgqueue.ended_by_type(timestamptz, timestamptz, text[]) is
+'What finished in a window, type by type, those with most failures first, then those with most tasks.';
+
 create or replace function pgqueue.relation_sizes()
 returns table (name text, partitions bigint, total_bytes bigint, live_rows bigint, dead_rows bigint, last_vacuum timestamptz)
 language sql stable security definer set search_path = '' set jit = off

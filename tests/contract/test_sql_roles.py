@@ -137,6 +137,7 @@ MATRIX = {
     "select * from pgqueue.authenticate(null, null, 'read', true)": "a",
     "select * from pgqueue.authenticate_session('0', 0, '', 'read')": "a",
     "select * from pgqueue.search_tasks()": "wra",
+    "select * from pgqueue.ended_by_type(now() - interval '1 day', now())": "wra",
     "select * from pgqueue.relation_sizes()": "wra",
     "select * from pgqueue.server_facts()": "wra",
     "select pgqueue.audit('task.cancel', '1')": "a",

@@ -24,7 +24,7 @@ OF_PROGRAMS = {
     *("audit", "authenticate", "begin_idempotent", "count_tasks_in", "create_api_key", "forget_access", "has_api_keys"),
     *("keep_answer", "list_tasks_in", "metrics", "task_queue"),
     *("begin_retention", "end_retention", "expire", "plan_cleanup", "step_abandoned"),
-    *("authenticate_session", "relation_sizes", "search_tasks", "server_facts"),
+    *("authenticate_session", "ended_by_type", "relation_sizes", "search_tasks", "server_facts"),
 }
 """What workers, followers and schedulers call; create_queue is documented all the same."""
 

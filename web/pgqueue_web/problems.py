@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 __all__ = [
     "BY_ERROR",
     "MEDIA_TYPE",
-    "Fault",
     "TIMED_OUT",
+    "Fault",
     "HttpError",
     "Kind",
     "Problem",

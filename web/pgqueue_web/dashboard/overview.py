@@ -45,7 +45,7 @@ async def show_overview(request: Request[Any, Any, Any], api: Api, who: Who) -> 
     async with reading(api) as read:
         rows = [row for row in await read(calls.overview("queue_overview")) if who.may_touch(row["name"])]
         points = await _points(read, who, now - length, now, step)
-        by_type = await _by_type(read, who, now - length, now, step)
+        types = await read(calls.ended_by_type(now - length, now, who.queues))
         health = (await read(calls.overview("health")))[0]
         workers = await read(calls.list_workers())
         stuck = await read(calls.overview("stuck_tasks"))
@@ -65,7 +65,7 @@ async def show_overview(request: Request[Any, Any, Any], api: Api, who: Who) -> 
         workers=[info for info in workers if info.state == "alive"],
         busy=sum(info.running for info in workers),
         slots=sum(sum(info.concurrency.values()) for info in workers if info.state == "alive"),
-        types=by_type,
+        types=types[:MOST_TYPES],
         queues=rows,
         chart=msgspec.json.encode(chart_of(points, now - length, now, STEPS[step])).decode(),
         warnings=warnings_of(health, workers, rows, stuck, schedules) if who.queues is None else [],
@@ -77,19 +77,6 @@ async def _points(read: Any, who: Principal, start: datetime, end: datetime, ste
         calls.task_series(start, end, step, by=[] if who.queues is None else ["queue_name"])
     )
     return [point for point in points if who.queues is None or who.may_touch(point.queue_name or "")]
-
-
-async def _by_type(read: Any, who: Principal, start: datetime, end: datetime, step: str) -> list[dict[str, Any]]:  # noqa: ANN401 - as above
-    """Return the types with the most failures, then those with the most tasks."""
-    sums: dict[str, dict[str, Any]] = defaultdict(lambda: {"completed": 0, "failed": 0, "cancelled": 0})
-    coarse = "hour" if step == "minute" else step
-    for point in await read(calls.task_series(start, end, coarse, by=["queue_name", "task_type"])):
-        if who.may_touch(point.queue_name or ""):
-            row = sums[point.task_type or ""]
-            for state in row:
-                row[state] += getattr(point, state)
-    told = [{"type": name, **row, "total": sum(row.values())} for name, row in sums.items() if any(row.values())]
-    return sorted(told, key=lambda row: (-row["failed"], -row["total"], row["type"]))[:MOST_TYPES]
 
 
 def _oldest(rows: list[dict[str, Any]]) -> dict[str, Any] | None:

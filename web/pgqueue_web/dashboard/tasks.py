@@ -31,7 +31,7 @@ async def list_tasks(request: Request[Any, Any, Any], api: Api, who: Who) -> Res
     async with reading(api) as read:
         found, total, is_capped = await _find(read, search)
         queues = [info.name for info in await read(calls.list_queues()) if who.may_touch(info.name)]
-        points = await read(calls.task_series(now - timedelta(days=7), now, "day", by=["task_type"]))
+        ended = await read(calls.ended_by_type(now - timedelta(days=7), now, who.queues))
     return page(
         request,
         "tasks.html",
@@ -42,7 +42,7 @@ async def list_tasks(request: Request[Any, Any, Any], api: Api, who: Who) -> Res
         total=total,
         is_capped=is_capped,
         queues=queues,
-        types=sorted({point.task_type for point in points if point.task_type}),
+        types=sorted(kind.task_type for kind in ended),
         windows=WINDOWS,
         size=SIZE,
     )
