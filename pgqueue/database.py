@@ -96,10 +96,10 @@ class _Common:
         if self.settings.pooler:
             arguments["prepare_threshold"] = None
         else:
-            arguments["options"] = self._options(given.pop("options", None))
+            arguments["options"] = self._options(str(given.pop("options", "")))
         return {name: value for name, value in arguments.items() if name not in given}
 
-    def _options(self, given: str | None) -> str:
+    def _options(self, given: str) -> str:
         """What is given comes last, and so wins."""
         timeout = (
             [] if self.statement_timeout_s is None else [f"-c statement_timeout={self.statement_timeout_s * 1000:.0f}"]

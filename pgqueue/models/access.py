@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
+
+from pgqueue.models.structs import Moment
 
 __all__ = ["ApiKey", "AuditEntry", "KeptAnswer", "MetricTotal", "Metrics", "Principal", "QueueDepth", "Scope"]
 
@@ -21,10 +22,10 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     scopes: list[Scope]
     queues: list[str] | None
     rate_limit: int | None
-    created_at: datetime
-    expires_at: datetime | None
-    revoked_at: datetime | None
-    last_used_at: datetime | None
+    created_at: Moment
+    expires_at: Moment | None
+    revoked_at: Moment | None
+    last_used_at: Moment | None
 
 
 class Principal(msgspec.Struct, frozen=True):
@@ -48,7 +49,7 @@ class AuditEntry(msgspec.Struct, frozen=True):
     """One row of the audit log."""
 
     id: int
-    happened_at: datetime
+    happened_at: Moment
     actor: str
     key_id: int | None
     database_user: str

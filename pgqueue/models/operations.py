@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from pgqueue.models.structs import Status
+from pgqueue.models.structs import Moment, Status
 
 __all__ = ["BulkFilter", "Operation", "OperationKind", "OperationPreview"]
 
@@ -49,9 +49,9 @@ class Operation(msgspec.Struct, frozen=True):
     """Tasks that matched and were left alone: a live one has their unique key, or somebody held them."""
     skipped_ids: list[int]
     requested_by: str
-    created_at: datetime
-    updated_at: datetime
-    finished_at: datetime | None
+    created_at: Moment
+    updated_at: Moment
+    finished_at: Moment | None
 
     @property
     def share(self) -> float:

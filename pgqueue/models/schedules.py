@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from pgqueue.models.structs import OnConflict
+from pgqueue.models.structs import Moment, OnConflict
 
 __all__ = [
     "DueSchedule",
@@ -80,33 +80,33 @@ class ScheduledTask(msgspec.Struct, frozen=True, kw_only=True):
     catch_up_window: int
     overlap: Overlap
     jitter: int
-    starts_at: datetime | None
-    ends_at: datetime | None
+    starts_at: Moment | None
+    ends_at: Moment | None
     max_runs: int | None
     is_active: bool
-    paused_at: datetime | None
+    paused_at: Moment | None
     pause_reason: str | None
-    next_run_at: datetime | None
+    next_run_at: Moment | None
     """None while it is paused, cannot be planned (see `error`), or has ended."""
-    last_run_at: datetime | None
+    last_run_at: Moment | None
     last_task_id: int | None
     run_count: int
     error: str | None
-    created_at: datetime
-    updated_at: datetime
+    created_at: Moment
+    updated_at: Moment
 
 
 class ScheduleTick(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a tick. With `until`, one row stands for all skipped ticks from `tick` up to before it."""
 
-    tick: datetime
+    tick: Moment
     kind: Literal["scheduled", "catch_up", "manual", "backfill"]
     state: Literal["fired", "queued", "skipped", "known"]
     """known: a backfill found that it was dealt with before."""
     reason: str | None = None
-    until: datetime | None = None
+    until: Moment | None = None
     task_id: int | None = None
-    decided_at: datetime | None = None
+    decided_at: Moment | None = None
 
 
 class SchedulerStats(msgspec.Struct, frozen=True):
@@ -117,7 +117,7 @@ class SchedulerStats(msgspec.Struct, frozen=True):
     ended_jobs: int
     failed_jobs: int
     """Those with an error."""
-    next_run_at: datetime | None
+    next_run_at: Moment | None
     lag: float
     """Seconds by which the oldest due tick is late."""
     fired: int
@@ -133,8 +133,8 @@ class DueSchedule(msgspec.Struct, frozen=True):
     time_zone: str
     missed: Missed
     catch_up_window: int
-    starts_at: datetime | None
-    ends_at: datetime | None
-    next_run_at: datetime | None
-    since: datetime
-    now: datetime
+    starts_at: Moment | None
+    ends_at: Moment | None
+    next_run_at: Moment | None
+    since: Moment
+    now: Moment

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -14,6 +14,7 @@ __all__ = [
     "Event",
     "Execution",
     "LogLine",
+    "Moment",
     "OnConflict",
     "Orders",
     "Priority",
@@ -33,6 +34,8 @@ __all__ = [
 
 Status = Literal["blocked", "pending", "running", "completed", "failed", "cancelled"]
 OnConflict = Literal["return", "raise", "replace"]
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+"""A time with its zone."""
 FINAL = frozenset({"completed", "failed", "cancelled"})
 
 
@@ -73,7 +76,7 @@ class TaskRecord(msgspec.Struct, kw_only=True):
     status: Status
     max_retries: int
     timeout: int | None = None
-    run_at: datetime | None = None
+    run_at: Moment | None = None
     unique_key: str | None = None
     user_id: str | None = None
     project_id: str | None = None
@@ -82,13 +85,13 @@ class TaskRecord(msgspec.Struct, kw_only=True):
     failures: int = 0
     crashes: int = 0
     worker_id: int | None = None
-    created_at: datetime | None = None
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
+    created_at: Moment | None = None
+    started_at: Moment | None = None
+    finished_at: Moment | None = None
     result_value: Any = None
     error: str | None = None
     progress_report: Any = None
-    cancel_requested_at: datetime | None = None
+    cancel_requested_at: Moment | None = None
     created: bool = False
     """True on the answer to a submit that made the task; False where its unique key was taken, and on reads."""
 
@@ -144,7 +147,7 @@ class TaskProgress(msgspec.Struct, frozen=True):
     step: str | None = None
     completed_steps: int | None = None
     total_steps: int | None = None
-    updated_at: datetime | None = None
+    updated_at: Moment | None = None
 
     @property
     def is_final(self) -> bool:
@@ -166,7 +169,7 @@ class QueueInfo(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int
     capacity: int | None
     max_crashes: int
-    paused_at: datetime | None
+    paused_at: Moment | None
     pause_reason: str | None
     keep_completed: timedelta | None = None
     """How long completed tasks are kept; None: as the settings say. So for those that failed or were cancelled."""
@@ -190,7 +193,7 @@ class QueueStats(msgspec.Struct, frozen=True):
     concurrency: int
     paused: bool
     oldest_pending_age_s: float
-    counted_at: datetime | None = None
+    counted_at: Moment | None = None
     """Where more than 10,000 wait: when they were counted; None where the figures are of now."""
 
 
@@ -214,7 +217,7 @@ class TaskStatistics(msgspec.Struct, frozen=True):
 class SeriesPoint(msgspec.Struct, frozen=True):
     """What finished within one step of a time series. Durations and waits in milliseconds; percentiles true to 5 %."""
 
-    bucket: datetime
+    bucket: Moment
     """The start of the step."""
     queue_name: str | None
     task_type: str | None
@@ -240,8 +243,8 @@ class Execution(msgspec.Struct, frozen=True):
     task_id: int
     attempt: int
     worker_id: int | None
-    started_at: datetime
-    finished_at: datetime
+    started_at: Moment
+    finished_at: Moment
     outcome: Literal["completed", "failed", "timed_out", "cancelled", "lost", "released", "snoozed"]
     error_type: str | None
     error_message: str | None
@@ -254,7 +257,7 @@ class LogLine(msgspec.Struct, frozen=True):
     id: int
     task_id: int
     attempt: int
-    logged_at: datetime
+    logged_at: Moment
     level: str
     message: str
     fields: Any
@@ -269,7 +272,7 @@ class WorkerInfo(msgspec.Struct, frozen=True):
     version: str | None
     queues: list[str]
     concurrency: dict[str, int]
-    started_at: datetime
+    started_at: Moment
     heartbeat_age_s: float
     state: str
     running: int

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
+from pgqueue.settings import Settings
 from tests.web.conftest import working
 
 if TYPE_CHECKING:
-    import httpx
     import psycopg
 
     from pgqueue import QueueService
+    from pgqueue_web import Server
 
 TASK = {"task_type": "a"}
 
@@ -127,3 +129,16 @@ async def test_filters_are_values_and_never_sql(web: httpx.AsyncClient) -> None:
         for name in ("queue_name", "task_type", "user_id", "project_id"):
             assert (await web.get("/tasks", params={name: value})).json()["total"] == 0
     assert (await web.get("/tasks")).json()["total"] == 2
+
+
+class TestBehindAPrefix:
+    @pytest.fixture
+    def web_settings(self, dsn: str) -> Settings:
+        return Settings(dsn=dsn, api_root_path="/tools/pgqueue")
+
+    async def test_what_is_new_is_where_the_answer_says(self, api: Server) -> None:
+        async with httpx.AsyncClient(base_url=api.url) as client:
+            for _ in range(2):
+                made = await client.post("/tools/pgqueue/api/v1/tasks", json=TASK, headers={"idempotency-key": "k"})
+                assert made.headers["location"] == f"/tools/pgqueue/api/v1/tasks/{made.json()['task_id']}"
+                assert (await client.get(made.headers["location"])).json() == made.json()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -13,6 +12,7 @@ from pgqueue.models import (
     Execution,
     LogLine,
     Missed,
+    Moment,
     OnConflict,
     Overlap,
     QueueStats,
@@ -26,7 +26,7 @@ from pgqueue.models import (
     TaskRequest,
     WorkerInfo,
 )
-from pgqueue_web.fields import Bigint, Body, Cron, Id200, Moment, Name, Reason, Seconds, UniqueKey, Zone
+from pgqueue_web.fields import Bigint, Body, Cron, Id200, Name, Reason, Seconds, UniqueKey, Zone
 
 __all__ = [
     "AuditList",
@@ -104,10 +104,10 @@ class TaskBody(msgspec.Struct, kw_only=True):
     attempt: Annotated[int, Meta(description="starts so far")]
     max_retries: int
     timeout: int | None
-    run_at: datetime | None
-    created_at: datetime | None
-    started_at: datetime | None
-    finished_at: datetime | None
+    run_at: Moment | None
+    created_at: Moment | None
+    started_at: Moment | None
+    finished_at: Moment | None
     error: str | None
     user_id: str | None
     project_id: str | None
@@ -116,7 +116,7 @@ class TaskBody(msgspec.Struct, kw_only=True):
     failures: Annotated[int, Meta(description="failures that count against max_retries")]
     crashes: Annotated[int, Meta(description="workers that died under it")]
     worker_id: int | None
-    cancel_requested_at: datetime | None
+    cancel_requested_at: Moment | None
 
     @classmethod
     def of(cls, task: TaskRecord) -> TaskBody:
@@ -172,8 +172,8 @@ class LogList(msgspec.Struct):
 class StatisticsBody(msgspec.Struct):
     """What finished in a window; pending and running are now. Durations in milliseconds, of the last attempt."""
 
-    start_time: datetime
-    end_time: datetime
+    start_time: Moment
+    end_time: Moment
     total: int
     completed: int
     failed: int
@@ -224,7 +224,7 @@ class QueueBody(msgspec.Struct, kw_only=True):
     capacity: int | None
     max_crashes: int
     paused: bool
-    paused_at: datetime | None
+    paused_at: Moment | None
     pause_reason: str | None
 
 
@@ -286,7 +286,7 @@ class ScheduleList(msgspec.Struct):
 class NextRuns(msgspec.Struct):
     """When a schedule runs next."""
 
-    next_runs: list[datetime]
+    next_runs: list[Moment]
 
 
 class TickList(msgspec.Struct):
@@ -332,6 +332,6 @@ class Info(msgspec.Struct):
     name: str
     version: str
     schema_version: str | None
-    server_time: datetime
+    server_time: Moment
     principal: PrincipalBody
     limits: Limits

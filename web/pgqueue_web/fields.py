@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
 import msgspec
@@ -15,7 +14,6 @@ __all__ = [
     "Body",
     "Cron",
     "Id200",
-    "Moment",
     "Name",
     "Reason",
     "Seconds",
@@ -32,7 +30,6 @@ Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=PLAIN)]
 Id200 = Annotated[str, Meta(max_length=200, pattern=STORABLE)]
 UniqueKey = Annotated[str, Meta(min_length=1, max_length=500, pattern=STORABLE)]
 Reason = Annotated[str, Meta(max_length=4000, pattern=STORABLE)]
-Moment = Annotated[datetime, Meta(tz=True)]
 Bigint = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Cron = Annotated[
     str,

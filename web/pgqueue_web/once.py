@@ -46,16 +46,16 @@ async def do_once(
             kept = await context.access.begin_idempotent(who, key, what, conn=doing.conn)
         if kept is not None:
             doing.outcome = "repeated"
-            return _answer(kept, repeated=True)
+            return _answer(kept, context.settings.api_root_path, repeated=True)
         done = await work(doing)
         answer = KeptAnswer(done.status, done.location, msgspec.json.encode(done.body).decode())
         if key is not None:
             await context.access.keep_answer(who, key, answer, conn=doing.conn)
-    return _answer(answer)
+    return _answer(answer, context.settings.api_root_path)
 
 
-def _answer(answer: KeptAnswer, *, repeated: bool = False) -> Response[Any]:
-    headers = {"Location": answer.location} if answer.location else {}
+def _answer(answer: KeptAnswer, root_path: str, *, repeated: bool = False) -> Response[Any]:
+    headers = {"Location": root_path + answer.location} if answer.location else {}
     if repeated:
         headers["Idempotency-Replayed"] = "true"
     return Response(answer.body.encode(), status_code=answer.status, headers=headers, media_type="application/json")

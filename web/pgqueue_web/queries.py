@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from pgqueue.models import Status  # noqa: TC001 - msgspec reads the types of fields
-from pgqueue_web.fields import Bigint, Body, Id200, Moment, Name
+from pgqueue.models import Moment, Status  # noqa: TC001 - msgspec reads the types of fields
+from pgqueue_web.fields import Bigint, Body, Id200, Name
 
 __all__ = [
     "EventsQuery",
