@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 import httpx
+import psycopg
 
 from pgqueue import schema
 from tests.polling import until
@@ -123,7 +124,7 @@ async def test_a_database_that_goes_and_comes_back_costs_503s_and_no_restart(
             for _ in range(4):
                 group.create_task(load.ask())
             await events.next()
-            await until(lambda: load.good() > 20)
+            await until(lambda: load.good() > 20 and _is_followed(database.dsn("web"), task_id))
             await asyncio.to_thread(database.stop, "immediate")
             await until(lambda: load.bad() > 4)
             ready = await client.get(str(client.base_url.copy_with(path="/readyz")))
@@ -144,6 +145,11 @@ async def test_a_database_that_goes_and_comes_back_costs_503s_and_no_restart(
         assert "socket" not in answer.text
     running.terminate()
     assert await running.wait() == 0
+
+
+def _is_followed(dsn: str, task_id: int) -> bool:
+    with psycopg.connect(dsn) as conn:
+        return bool(conn.execute("select from pgqueue.listeners where task_id = %s", (task_id,)).fetchone())
 
 
 async def _is_ready(client: httpx.AsyncClient) -> bool:

@@ -55,6 +55,6 @@ def route(
     return {"opt": opt, "dependencies": {"wanted": Provide(query_of(query), sync_to_thread=False)}}
 
 
-def refuse_query(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
+async def refuse_query(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
     """Raise HttpError for a query string where there are no parameters."""
     read_query(NoQuery, connection)
