@@ -149,7 +149,7 @@ async def test_a_database_that_goes_and_comes_back_costs_503s_and_no_restart(
 
 def _is_followed(dsn: str, task_id: int) -> bool:
     with psycopg.connect(dsn) as conn:
-        return bool(conn.execute("select from pgqueue.listeners where task_id = %s", (task_id,)).fetchone())
+        return bool(conn.execute("select 1 from pgqueue.listeners where task_id = %s", (task_id,)).fetchone())
 
 
 async def _is_ready(client: httpx.AsyncClient) -> bool:
