@@ -6,9 +6,10 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import structlog
 from litestar import Response
 
-from pgqueue.errors import PgqueueError
+from pgqueue.errors import PgqueueError, TaskNotFound
 from pgqueue.listen import cancel_all
 from pgqueue.services import FINAL
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EventStream", "events_of_feed", "message", "states_of_task"]
 
+log = structlog.get_logger()
 PING_S = 15.0
 RETRY_MS = 2000
 HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"x-accel-buffering", b"no")]
@@ -65,8 +67,10 @@ class EventStream(Response[Any]):
         try:
             async for chunk in self._source:
                 await _send(send, chunk)
-        except PgqueueError:
-            await _send(send, message("reset", {"reason": "the database was lost"}))
+        except PgqueueError as error:
+            log.warning("a stream ends early", error=str(error))
+            reason = "the task is gone" if isinstance(error, TaskNotFound) else "the database was lost"
+            await _send(send, message("reset", {"reason": reason}))
         finally:
             await self._source.aclose()
 
