@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from pgqueue.worker.attempts import Attempt
 
-__all__ = ["Claim", "Lines", "finish_parameters", "round_trip", "settle"]
+__all__ = ["Answer", "Claim", "Lines", "finish_parameters", "round_trip", "settle"]
 
 Row = tuple[Any, ...]
 Claim = tuple[Any, ...]
@@ -63,10 +63,29 @@ class Lines:
                 await conn.close()
 
 
+class Answer:
+    """What a round trip brought: the ids left unsettled, and rows that are read when there is time."""
+
+    def __init__(self, cursor: psycopg.AsyncCursor[Row], first: Row | None, last: Row | None) -> None:
+        """`first` and `last` are the only rows read so far; both None where nothing was claimed."""
+        self.first = first
+        self.last = last
+        self.count = 0 if first is None else cursor.rowcount
+        self.unsettled: Sequence[int] = ()
+        self._cursor = cursor
+
+    async def rows(self) -> list[Row]:
+        """Read the claimed rows."""
+        if self.first is None:
+            return []
+        await self._cursor.scroll(0, "absolute")
+        return await self._cursor.fetchall()
+
+
 async def round_trip(
     conn: psycopg.AsyncConnection[Row], ended: Sequence[Attempt], reports: Batch, claim: Claim | None
-) -> tuple[list[int], list[Row]]:
-    """Finish what ended and claim anew; return the ids left unsettled and the rows claimed."""
+) -> Answer:
+    """Finish what ended and claim anew."""
     if telemetry.tracing is not None:
         for span in (attempt.span for attempt in ended if attempt.span is not None):
             span.settle()
@@ -75,13 +94,25 @@ async def round_trip(
             await _write(conn, reports)
         if claim is None:
             cursor = await conn.execute(calls.FINISH, (*finish_parameters(ended), False))
-            return (await cursor.fetchall())[0][0], []
-        if not ended:
-            cursor = await conn.execute(calls.CLAIM, claim)
-            return [], await cursor.fetchall()
-        cursor = await conn.execute(calls.EXCHANGE, (*finish_parameters(ended), *claim))
-        rows = await cursor.fetchall()
-    return rows[0][-1] or [], rows if rows[0][0] is not None else []
+            answer = Answer(cursor, None, None)
+            answer.unsettled = (await cursor.fetchall())[0][0]
+        elif not ended:
+            answer = await _answer(await conn.execute(calls.CLAIM, claim))
+        else:
+            answer = await _answer(await conn.execute(calls.EXCHANGE, (*finish_parameters(ended), *claim)))
+            first = answer.first or ()
+            answer.unsettled = first[-1] or ()
+            if first[0] is None:
+                answer.first, answer.last, answer.count = None, None, 0
+    return answer
+
+
+async def _answer(cursor: psycopg.AsyncCursor[Row]) -> Answer:
+    if not cursor.rowcount:
+        return Answer(cursor, None, None)
+    first = await cursor.fetchone()
+    await cursor.scroll(cursor.rowcount - 1, "absolute")
+    return Answer(cursor, first, await cursor.fetchone())
 
 
 async def settle(conn: psycopg.AsyncConnection[Row], attempt: Attempt, reports: Batch) -> bool:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import structlog
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from pgqueue.worker.attempts import Attempt
+    from pgqueue.worker.exchange import Answer
     from pgqueue.worker.session import Session
 
 __all__ = ["QueueLoop"]
@@ -44,6 +45,14 @@ CHEAP_S = 0.003
 NOW = "0"
 FLOOR = "250 milliseconds"
 SWEEP = None
+
+
+class Trip(NamedTuple):
+    """What went out with a round trip, the number of its claim (0: none), and what came back."""
+
+    ended: list[Attempt]
+    claim_no: int
+    answer: Answer
 
 
 class QueueLoop:
@@ -171,38 +180,44 @@ class QueueLoop:
         return 0
 
     async def _exchange(self, behind: str | None) -> int:
+        """What a trip brought is read after its turn: whoever is next sends first, and the database has work."""
         async with self._turn:
-            rows, claim_no = await self._trip(behind)
-        if rows:
-            self.line.add(self._session.receive(self, rows, claim_no))
-            if self._session.is_stopping:
-                self.release_waiting()
+            trip = await self._trip(behind)
+        if trip is None:
+            return 0
+        await asyncio.sleep(0)
+        try:
+            rows = await trip.answer.rows()
+            if rows:
+                self.line.add(self._session.receive(self, rows, trip.claim_no))
+                if self._session.is_stopping:
+                    self.release_waiting()
+        finally:
+            self._session.settled(*self._sort_out(trip.ended, trip.answer.unsettled))
         return len(rows)
 
-    async def _trip(self, behind: str | None) -> tuple[list[tuple[Any, ...]], int]:
+    async def _trip(self, behind: str | None) -> Trip | None:
         session = self._session
         ended = self._take_ended()
         asked = 0 if session.is_stopping else max(0, min(self.room, self._batch_size()))
         if not ended and not asked:
-            return [], 0
+            return None
         self.held += asked
         started = time.monotonic()
         done = session.ledger.take_done() if asked else []
         claim_no = session.ledger.start() if asked else 0
         claim = (session.worker_id, self.name, asked, claim_no, *self._cursor_arrays(), behind, done) if asked else None
         try:
-            unsettled, rows = await session.exchange(ended, claim)
+            answer = await session.exchange(ended, claim)
+            await self._remember(answer)
         except BaseException:
             self._undo(ended, asked, claim_no, done)
             raise
-        self.held -= asked - len(rows)
+        self.held -= asked - answer.count
         if asked:
-            session.ledger.answered(claim_no, len(rows))
-            self._note_look(behind, started, len(rows), asked)
-        if rows:
-            self._remember(rows)
-        session.settled(*self._sort_out(ended, unsettled))
-        return rows, claim_no
+            session.ledger.answered(claim_no, answer.count)
+            self._note_look(behind, started, answer.count, asked)
+        return Trip(ended, claim_no, answer)
 
     def _batch_size(self) -> int:
         return min(BATCH, self.line.most if self.slots < FEW_SLOTS else (self.slots + 1) // 2)
@@ -245,9 +260,11 @@ class QueueLoop:
         ranks = list(self._cursors)
         return ranks, [self._cursors[rank][0] for rank in ranks], [self._cursors[rank][1] for rank in ranks]
 
-    def _remember(self, rows: Sequence[tuple[Any, ...]]) -> None:
+    async def _remember(self, answer: Answer) -> None:
         """Move the cursors to the last row of each rank; rows come in order, times in UTC text."""
-        for row in (rows[-1],) if rows[0][2] == rows[-1][2] else rows:
+        if answer.first is None or answer.last is None:
+            return
+        for row in (answer.last,) if answer.first[2] == answer.last[2] else await answer.rows():
             cursor = (row[3], row[0])
             if cursor > self._cursors.get(row[2], ("", 0)):
                 self._cursors[row[2]] = cursor

@@ -17,7 +17,7 @@ from pgqueue import calls
 from pgqueue.errors import DatabaseUnavailable, PgqueueError
 from pgqueue.handlers import Registry, TaskContext
 from pgqueue.worker.attempts import Attempt, StopReason
-from pgqueue.worker.exchange import Claim, Lines, round_trip, settle
+from pgqueue.worker.exchange import Answer, Claim, Lines, round_trip, settle
 from pgqueue.worker.heart import Heart, boottime
 from pgqueue.worker.ledger import Ledger
 from pgqueue.worker.queue_loop import QueueLoop
@@ -145,7 +145,7 @@ class Session:
         else:
             attempt.home.ended(attempt)
 
-    async def exchange(self, ended: Sequence[Attempt], claim: Claim | None) -> tuple[list[int], list[Row]]:
+    async def exchange(self, ended: Sequence[Attempt], claim: Claim | None) -> Answer:
         """One round trip; what ended attempts reported goes before their end."""
         reporters = [a.ctx for a in ended if a.ctx in self.reports.reporters] if self.reports.reporters else []
         if not reporters:
