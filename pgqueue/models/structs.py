@@ -48,7 +48,7 @@ class Priority(enum.IntEnum):
     URGENT = 20
 
 
-class TaskRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class TaskRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What to run. `timeout` in seconds; `run_at` with a time zone, None for now."""
 
     task_type: str

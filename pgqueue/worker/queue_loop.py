@@ -20,6 +20,7 @@ import structlog
 
 from pgqueue import calls
 from pgqueue.errors import DatabaseUnavailable, LeaseLost, PgqueueError
+from pgqueue.worker.cursors import Cursors
 from pgqueue.worker.line import FEW_SLOTS, Line
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 BATCH = 500
+MANY = 50
 ATTEND_S = 0.0015
 FULL_S = 0.010
 FLOOR_S = 0.1
@@ -65,7 +67,7 @@ class QueueLoop:
         self.held = 0
         self._session = session
         self._ended: list[Attempt] = []
-        self._cursors: dict[int, tuple[str, int]] = {}
+        self._cursors = Cursors()
         self._more = True
         self._turn = asyncio.Lock()
         self._resized = asyncio.Event()
@@ -180,12 +182,21 @@ class QueueLoop:
         return 0
 
     async def _exchange(self, behind: str | None) -> int:
-        """What a trip brought is read after its turn: whoever is next sends first, and the database has work."""
+        """Few rows start at once. Many are read after the turn: whoever is next sends, and the database works."""
         async with self._turn:
             trip = await self._trip(behind)
-        if trip is None:
-            return 0
-        await asyncio.sleep(0)
+            if trip is None:
+                return 0
+            is_large = trip.answer.count >= MANY
+            if not is_large:
+                await self._take_in(trip)
+        if trip.answer.count:
+            await asyncio.sleep(0)
+        if is_large:
+            await self._take_in(trip)
+        return trip.answer.count
+
+    async def _take_in(self, trip: Trip) -> None:
         try:
             rows = await trip.answer.rows()
             if rows:
@@ -194,7 +205,6 @@ class QueueLoop:
                     self.release_waiting()
         finally:
             self._session.settled(*self._sort_out(trip.ended, trip.answer.unsettled))
-        return len(rows)
 
     async def _trip(self, behind: str | None) -> Trip | None:
         session = self._session
@@ -206,10 +216,12 @@ class QueueLoop:
         started = time.monotonic()
         done = session.ledger.take_done() if asked else []
         claim_no = session.ledger.start() if asked else 0
-        claim = (session.worker_id, self.name, asked, claim_no, *self._cursor_arrays(), behind, done) if asked else None
+        claim = (
+            (session.worker_id, self.name, asked, claim_no, *self._cursors.arrays(), behind, done) if asked else None
+        )
         try:
             answer = await session.exchange(ended, claim)
-            await self._remember(answer)
+            await self._cursors.move(answer)
         except BaseException:
             self._undo(ended, asked, claim_no, done)
             raise
@@ -255,19 +267,6 @@ class QueueLoop:
             self._session.ledger.forget(claim_no)
             self._session.ledger.give_back(done)
             self._session.heart.beat_soon()
-
-    def _cursor_arrays(self) -> tuple[list[int], list[str], list[int]]:
-        ranks = list(self._cursors)
-        return ranks, [self._cursors[rank][0] for rank in ranks], [self._cursors[rank][1] for rank in ranks]
-
-    async def _remember(self, answer: Answer) -> None:
-        """Move the cursors to the last row of each rank; rows come in order, times in UTC text."""
-        if answer.first is None or answer.last is None:
-            return
-        for row in (answer.last,) if answer.first[2] == answer.last[2] else await answer.rows():
-            cursor = (row[3], row[0])
-            if cursor > self._cursors.get(row[2], ("", 0)):
-                self._cursors[row[2]] = cursor
 
     def _note_look(self, behind: str | None, started: float, got: int, asked: int) -> None:
         now = time.monotonic()

@@ -38,7 +38,7 @@ comment on function pgqueue._task_inserted() is 'Checks queue and capacity, note
 -- insert but not update, so none of them can switch the checks off.
 create or replace trigger tasks_inserted after insert on pgqueue.tasks
 for each row when (
-    coalesce(current_setting('pgqueue.in_bulk', true), '') <> 'on' or not has_table_privilege('pgqueue.tasks', 'update')
+    current_setting('pgqueue.in_bulk', true) is distinct from 'on' or not has_table_privilege('pgqueue.tasks', 'update')
 )
 execute function pgqueue._task_inserted();
 
@@ -98,11 +98,11 @@ end $$;
 
 comment on function pgqueue._count_waiting(text, int) is 'How many tasks wait in a queue: exact up to p_most, then as maintenance counted last.';
 
-create or replace function pgqueue._check_capacity(p_queue_name text, p_capacity int, p_added int default 0) returns void
+create or replace function pgqueue._check_capacity(p_queue_name text, p_capacity int) returns void
 language plpgsql
 as $$
 begin
-    if pgqueue._count_waiting(p_queue_name, least(p_capacity, 9999) + 1) + p_added > p_capacity then
+    if pgqueue._count_waiting(p_queue_name, least(p_capacity, 9999) + 1) > p_capacity then
         raise exception using errcode = 'QU401',
             message = format('queue %L is full: it holds at most %s waiting tasks', p_queue_name, p_capacity),
             detail = jsonb_build_object('queue_name', p_queue_name, 'capacity', p_capacity),
@@ -110,7 +110,7 @@ begin
     end if;
 end $$;
 
-comment on function pgqueue._check_capacity(text, int, int) is 'Raises QU401 where more tasks wait than the queue may hold. Soft: concurrent submits do not see each other.';
+comment on function pgqueue._check_capacity(text, int) is 'Raises QU401 where more tasks wait than the queue may hold. Soft: concurrent submits do not see each other.';
 
 -- A taken unique key returns the live task that has it. The loop ends: either the insert succeeds, or
 -- the holder of the key is seen, or it has just ended and the key is free.
@@ -275,8 +275,8 @@ end $$;
 
 comment on function pgqueue._duplicate_task(bigint, text, text) is 'Raises QU202.';
 
--- One statement for all: the lanes, queues and sleepers are looked at once for the call, not for each row.
--- Where unique keys repeat, the first of the call wins and the others return it.
+-- One statement for all, and the array is taken apart once: the lanes, queues and sleepers are looked at once for
+-- the call, not for each row. Where unique keys repeat, the first of the call wins and the others return it.
 create or replace function pgqueue.submit_many(p_tasks jsonb)
 returns table (position_no bigint, task_id bigint, created boolean)
 language plpgsql security definer set search_path = ''
@@ -284,7 +284,10 @@ as $$
 declare
     v_now timestamptz := pgqueue._now();
     v_ids bigint[];
-    v_has_keys boolean := jsonb_path_exists(p_tasks, '$[*].unique_key ? (@ != null)');
+    v_has_keys boolean;
+    v_queues text[];
+    v_priorities int[];
+    v_rules text[];
 begin
     if jsonb_typeof(p_tasks) is distinct from 'array' then
         raise exception using errcode = 'QU001',
@@ -297,6 +300,34 @@ begin
             detail = jsonb_build_object('found', left(jsonb_path_query_first(p_tasks, 'strict $[*] ? (@.type() != "object")')::text, 200)),
             hint = 'For instance select * from pgqueue.submit_many(''[{"task_type": "report"}]'').';
     end if;
+    perform set_config('pgqueue.in_bulk', 'on', true);
+    with given as materialized (
+        select g.* from pgqueue._given_tasks(p_tasks) g
+    ),
+    kinds as (
+        select g.queue_name, g.priority, bool_or(g.unique_key is not null) as has_keys,
+            min(g.on_conflict) filter (where g.on_conflict not in ('return', 'raise', 'replace')) as unknown_rule
+        from given g
+        group by g.queue_name, g.priority
+    ),
+    added as (
+        insert into pgqueue.tasks (
+            task_type, payload, queue_name, priority, max_retries, timeout, run_at, user_id, project_id, metadata, created_at
+        )
+        select
+            g.task_type, g.payload, g.queue_name, least(greatest(g.priority, -32768), 32767)::smallint, g.max_retries, g.timeout,
+            greatest(g.run_at, v_now), g.user_id, g.project_id, g.metadata, v_now
+        from given g
+        where not exists (select from given k where k.unique_key is not null)
+        order by g.position_no
+        returning id
+    )
+    select
+        (select array_agg(a.id order by a.id) from added a), bool_or(k.has_keys), array_agg(k.queue_name), array_agg(k.priority),
+        array_agg(coalesce(k.unknown_rule, 'return'))
+    into v_ids, v_has_keys, v_queues, v_priorities, v_rules
+    from kinds k;
+    perform set_config('pgqueue.in_bulk', 'off', true);
     if v_has_keys then
         -- Keys are taken in the order of their bytes, as clients sort what takes several calls, so that two
         -- transactions with the same keys never deadlock.
@@ -313,22 +344,8 @@ begin
         order by g.position_no;
         return;
     end if;
-    perform pgqueue._admit_many(p_tasks);
-    perform set_config('pgqueue.in_bulk', 'on', true);
-    with added as (
-        insert into pgqueue.tasks (
-            task_type, payload, queue_name, priority, max_retries, timeout, run_at, user_id, project_id, metadata, created_at
-        )
-        select
-            g.task_type, g.payload, g.queue_name, g.priority::smallint, g.max_retries, g.timeout,
-            greatest(g.run_at, v_now), g.user_id, g.project_id, g.metadata, v_now
-        from pgqueue._given_tasks(p_tasks) g
-        order by g.position_no
-        returning id
-    )
-    select array_agg(added.id order by added.id) into v_ids from added;
-    perform set_config('pgqueue.in_bulk', 'off', true);
-    perform pgqueue._wake(q.queue_name) from (select distinct g.queue_name from pgqueue._given_tasks(p_tasks) g) q;
+    perform pgqueue._check_submit(k.priority, k.rule) from unnest(v_priorities, v_rules) as k (priority, rule);
+    perform pgqueue._admit(k.queue_name, k.priority) from unnest(v_queues, v_priorities) as k (queue_name, priority);
     return query select i.nr, i.id, true from unnest(v_ids) with ordinality as i (id, nr);
 end $$;
 
@@ -359,32 +376,27 @@ $$;
 
 comment on function pgqueue._given_tasks(jsonb) is 'The rows of a submit_many, with their defaults.';
 
-create or replace function pgqueue._admit_many(p_tasks jsonb) returns void
+-- What the trigger does for a row.
+create or replace function pgqueue._admit(p_queue_name text, p_priority int) returns void
 language plpgsql
 as $$
 declare
-    v record;
+    v_capacity int;
 begin
-    for v in
-        select g.queue_name, count(*)::int as added, min(g.priority) as lowest, max(g.priority) as highest,
-            min(g.on_conflict) filter (where g.on_conflict not in ('return', 'raise', 'replace')) as unknown_rule, q.name as known, q.capacity
-        from pgqueue._given_tasks(p_tasks) g
-        left join pgqueue.queues q on q.name = g.queue_name
-        group by g.queue_name, q.name, q.capacity
-    loop
-        if v.known is null then
-            perform pgqueue._queue_not_found(v.queue_name);
-        end if;
-        perform pgqueue._check_submit(v.lowest, coalesce(v.unknown_rule, 'return'));
-        perform pgqueue._check_submit(v.highest, 'return');
-        if v.capacity is not null then
-            perform pgqueue._check_capacity(v.queue_name, v.capacity, v.added);
-        end if;
-    end loop;
+    select q.capacity into v_capacity from pgqueue.queues q where q.name = p_queue_name;
+    if not found then
+        perform pgqueue._queue_not_found(p_queue_name);
+    end if;
+    if v_capacity is not null then
+        perform pgqueue._check_capacity(p_queue_name, v_capacity);
+    end if;
     insert into pgqueue.lanes (queue_name, rank)
-    select distinct g.queue_name, -g.priority
-    from pgqueue._given_tasks(p_tasks) g
-    where not exists (select from pgqueue.lanes l where l.queue_name = g.queue_name and l.rank = -g.priority);
+    select p_queue_name, -p_priority
+    where not exists (select from pgqueue.lanes l where l.queue_name = p_queue_name and l.rank = -p_priority);
+    perform pgqueue._wake(p_queue_name);
 end $$;
 
-comment on function pgqueue._admit_many(jsonb) is 'Checks the queues of a submit_many and notes its lanes.';
+comment on function pgqueue._admit(text, int) is 'Checks the queue of tasks that a submit_many has added, notes their lane, wakes.';
+
+drop function if exists pgqueue._admit_many(jsonb);
+drop function if exists pgqueue._check_capacity(text, int, int);

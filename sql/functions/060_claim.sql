@@ -6,7 +6,8 @@
 -- by construction: index order is claim order, and array(…) runs once.
 -- created_at is null where it equals run_at, which spares most tasks the cost of a time as text.
 -- p_done are earlier claims of this worker of which nothing runs any more.
--- Lock order: the worker's row, then tasks by SKIP LOCKED, then new rows only.
+-- Lock order: pending tasks by SKIP LOCKED, then the worker's row, then new rows only. Who holds the row of a
+-- worker waits for what that worker runs, never for what is pending. A look that finds nothing writes nothing.
 create or replace function pgqueue.claim(
     p_worker_id bigint,
     p_queue_name text,
@@ -30,10 +31,6 @@ declare
     v_now timestamptz := pgqueue._now();
     v_ids bigint[];
 begin
-    perform from pgqueue.workers w where w.id = p_worker_id and w.lost_at is null for key share;
-    if not found then
-        perform pgqueue._lease_lost(p_worker_id);
-    end if;
     if p_done <> '{}' then
         delete from pgqueue.claims c where c.worker_id = p_worker_id and c.claim_no = any(p_done);
     end if;
@@ -68,6 +65,13 @@ begin
         limit p_limit
     );
     if v_ids = '{}' then
+        perform from pgqueue.workers w where w.id = p_worker_id and w.lost_at is null;
+    else
+        perform from pgqueue.workers w where w.id = p_worker_id and w.lost_at is null for key share;
+    end if;
+    if not found then
+        perform pgqueue._lease_lost(p_worker_id);
+    elsif v_ids = '{}' then
         return;
     end if;
     insert into pgqueue.claims (worker_id, claim_no, ids, claimed_at) values (p_worker_id, p_claim_no, v_ids, v_now);
