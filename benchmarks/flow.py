@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import math
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -81,6 +82,7 @@ def flow(  # noqa: PLR0913 - the knobs of a flow
 ) -> Flow:
     """Run workers and one submitter for so many seconds, and a tenth more to warm up.
 
+    Half warm, all tables are analyzed: plans made for empty ones would last until autovacuum comes by.
     Without a rate it submits while fewer than IN_FLIGHT tasks are under way; `every_second` is given the database.
     """
     with contextlib.ExitStack() as stack:
@@ -94,7 +96,8 @@ def flow(  # noqa: PLR0913 - the knobs of a flow
         result = Flow(began, began + seconds)
         most = min(IN_FLIGHT, 5 * peer.speed)
         Drive(result, started, submitter, rate=rate, call=call or CALL, most=most).go(
-            lambda: every_second(database) if every_second else None
+            lambda: bench.server.execute("analyze", database=database),
+            lambda: every_second(database) if every_second else None,
         )
         result.samples = [sample for worker in started for sample in meter.samples(worker.path)]
         return result
@@ -122,11 +125,15 @@ class Drive:
         self._submitted = 1
         self._begun = time.time()
 
-    def go(self, every_second: Callable[[], None]) -> None:
+    def go(self, half_warm: Callable[[], None], every_second: Callable[[], None]) -> None:
         """Drive until the flow's end."""
+        half_warm_at = (self._begun + self._result.began) / 2
         next_second = self._result.began
         while (now := time.time()) < self._result.ended:
             self._order(now)
+            if now >= half_warm_at:
+                half_warm_at = math.inf
+                half_warm()
             if now >= self._result.began:
                 done = sum(worker.reading().ran for worker in self._workers)
                 self._result.seen.append((now, self._submitted, done))
