@@ -126,7 +126,7 @@ begin
     and right(c.relname, 8) < to_char(p_before at time zone 'UTC', 'YYYYMMDD')
     and case
         when i.inhrelid is null or i.inhdetachpending then true
-        when p.parent = 'finished_tasks' and not right(c.relname, 8) < to_char(pgqueue._folded_before() at time zone 'UTC', 'YYYYMMDD') then false
+        when p.parent = 'finished_tasks' and not coalesce(right(c.relname, 8) < to_char(pgqueue._folded_before() at time zone 'UTC', 'YYYYMMDD'), false) then false
         when right(c.relname, 8) < to_char((p_before - (pgqueue._now() - p_before)) at time zone 'UTC', 'YYYYMMDD') then true
         -- Evaluated only if such a day is there: what any live task that was ever started can have left.
         when right(c.relname, 8) < (
@@ -195,13 +195,14 @@ declare
     v_count bigint;
 begin
     if v_from + interval '24 hours' <= pgqueue._folded_before() then
-        return (
-            select coalesce(sum(r.kept), 0) from pgqueue.task_rollups r where r.step = 'day' and r.bucket = v_from
-        ) - (
-            select coalesce(sum(d.tasks), 0)
-            from pgqueue.task_departures d
-            where d.finished_at >= v_from and d.finished_at < v_from + interval '24 hours'
-        );
+        select sum(r.kept) into v_count from pgqueue.task_rollups r where r.step = 'day' and r.bucket = v_from;
+        if v_count is not null then
+            return v_count - (
+                select coalesce(sum(d.tasks), 0)
+                from pgqueue.task_departures d
+                where d.finished_at >= v_from and d.finished_at < v_from + interval '24 hours'
+            );
+        end if;
     end if;
     execute format('select count(*) from pgqueue.%I', p_partition_name) into v_count;
     return v_count;
