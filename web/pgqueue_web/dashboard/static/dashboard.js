@@ -97,7 +97,7 @@ on("htmx:before:swap", (event) => {
 });
 
 function showLive() {
-    html.dataset.stream = connected === false ? "polling" : "stream";
+    html.dataset.stream = connected === null ? "connecting" : connected ? "stream" : "polling";
     for (const button of all("[data-live-switch]")) {
         button.ariaPressed = String(!isPaused());
         button.title = isPaused() ? "Go on with live updates (p)" : connected !== false ? "Live: pause (p)" : "No stream: the page asks every 5 seconds (p to pause)";
@@ -121,7 +121,9 @@ setInterval(() => {
     if (connected || !stream || document.hidden) return;
     connected = false;
     showLive();
-    htmx.trigger(stream, "connect");
+    const anew = stream.cloneNode(); // whatever became of the attempts of the old one
+    stream.replaceWith(anew);
+    htmx.process(anew);
     refresh();
 }, POLL);
 
