@@ -126,7 +126,7 @@ begin
     and right(c.relname, 8) < to_char(p_before at time zone 'UTC', 'YYYYMMDD')
     and case
         when i.inhrelid is null or i.inhdetachpending then true
-        when p.parent = 'finished_tasks' and not coalesce(right(c.relname, 8) < to_char(pgqueue._folded_before() at time zone 'UTC', 'YYYYMMDD'), false) then false
+        when p.parent = 'finished_tasks' and not right(c.relname, 8) < to_char(pgqueue._folded_before() at time zone 'UTC', 'YYYYMMDD') then false
         when right(c.relname, 8) < to_char((p_before - (pgqueue._now() - p_before)) at time zone 'UTC', 'YYYYMMDD') then true
         -- Evaluated only if such a day is there: what any live task that was ever started can have left.
         when right(c.relname, 8) < (
