@@ -3,12 +3,19 @@
 
 -- Looks at who waits with a snapshot taken after the caller's transaction has its id (VOLATILE: each
 -- statement in it takes a new one). Under REPEATABLE READ the snapshot may be older than the sleeper's
--- row: there it always notifies. An attendant counts until it is declared lost, which takes its row away.
+-- row: there it always notifies.
 create or replace function pgqueue._wake(p_queue_name text) returns void
 language plpgsql volatile
 as $$
 begin
-    if (select bool_and(not w.attending) from pgqueue.waits w where w.queue_name = p_queue_name)
+    if (
+        select bool_and(not w.attending)
+        from pgqueue.waits w
+        join pgqueue.workers k on k.id = w.worker_id
+        where w.queue_name = p_queue_name
+        and k.lost_at is null
+        and k.heartbeat_at + k.lease > pgqueue._now()
+    )
     or current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
         perform pgqueue._notify('pgqueue_wake', p_queue_name);
     end if;

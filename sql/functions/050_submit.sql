@@ -1,21 +1,20 @@
 -- A task comes in. A plain insert, submit() and submit_many() end in the same place: the row, its lane,
 -- and a word to whoever sleeps.
 
--- Looks once and does nothing in the common case: the queue and the lane are there, and nobody sleeps or
--- somebody attends. Few tables, because the locks of more than sixteen tables and indexes are dear.
+-- Looks once and does nothing in the common case: the queue and the lane are there, and nobody sleeps.
 create or replace function pgqueue._task_inserted() returns trigger
 language plpgsql security definer set search_path = ''
 as $$
 declare
     v_capacity int;
     v_has_lane boolean;
-    v_all_sleep boolean;
+    v_has_waits boolean;
 begin
     select
         q.capacity,
         exists (select from pgqueue.lanes l where l.queue_name = new.queue_name and l.rank = new.rank),
-        (select bool_and(not w.attending) from pgqueue.waits w where w.queue_name = new.queue_name)
-    into v_capacity, v_has_lane, v_all_sleep
+        exists (select from pgqueue.waits w where w.queue_name = new.queue_name)
+    into v_capacity, v_has_lane, v_has_waits
     from pgqueue.queues q
     where q.name = new.queue_name;
     if not found then
@@ -27,7 +26,7 @@ begin
     if not v_has_lane then
         insert into pgqueue.lanes (queue_name, rank) values (new.queue_name, new.rank);
     end if;
-    if v_all_sleep or current_setting('transaction_isolation') <> 'read committed' then
+    if v_has_waits or current_setting('transaction_isolation') <> 'read committed' then
         perform pgqueue._wake(new.queue_name);
     end if;
     return null;

@@ -99,7 +99,6 @@ language plpgsql volatile security definer set search_path = '' set jit = off se
 as $$
 declare
     v record;
-    v_queues text[];
 begin
     for v in
         select w.id, w.hostname, w.pid, w.heartbeat_at
@@ -120,9 +119,8 @@ begin
             ),
             false
         );
-        with gone as (delete from pgqueue.waits w where w.worker_id = v.id returning w.queue_name)
-        select array_agg(g.queue_name) into v_queues from gone g;
-        perform pgqueue._wake(q.queue_name) from unnest(v_queues) as q (queue_name);
+        perform pgqueue._wake(w.queue_name) from pgqueue.waits w where w.worker_id = v.id;
+        delete from pgqueue.waits w where w.worker_id = v.id;
         return next;
     end loop;
     -- A worker's row that was deleted by hand leaves claims that nobody would ask for.
