@@ -81,7 +81,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     api_receive_s: Seconds = 10.0
     """What a request may take to arrive: its head, and again its body."""
     api_timeout_s: Seconds = 30.0
-    """Most that one statement of a request may take in the database."""
+    """Most that one statement of a request to `pgqueue api` may take in the database."""
     api_cors_origins: str = ""
     """Origins of web pages that may use the HTTP interface, separated by commas."""
     api_audit_days: Annotated[int, msgspec.Meta(ge=1, le=36_500)] = 90

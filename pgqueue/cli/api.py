@@ -51,8 +51,14 @@ def api(host: str | None, port: int | None) -> None:
 
     chosen = settings.load(dsn=resolve().dsn or None)
     log.configure(chosen.log_level, chosen.log_format)
-    server = make_server(Database(chosen.dsn, settings=chosen), host, port)
-    asyncio.run(server.run(ready=lambda: announce(server)))
+    database = Database(chosen.dsn, settings=chosen).limited(chosen.api_timeout_s)
+    server = make_server(database, host, port)
+
+    async def within() -> None:
+        async with database:
+            await server.run(ready=lambda: announce(server))
+
+    asyncio.run(within())
 
 
 def make_server(database: Database, host: str | None, port: int | None) -> Server:

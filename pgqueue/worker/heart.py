@@ -71,10 +71,14 @@ class Heart:
         """Beat at once: a claim's answer was lost."""
         self._soon.set()
 
-    def stop(self) -> None:
-        """Stop beating; returns when the thread has ended, or after two seconds."""
+    def fall_silent(self) -> None:
+        """Beat no more, from any thread; at once, but for a beat that is under way."""
         self._stopped = True
         self._soon.set()
+
+    def stop(self) -> None:
+        """Stop beating; returns when the thread has ended, or after two seconds."""
+        self.fall_silent()
         self._thread.join(2)
 
     def _run(self) -> None:
@@ -96,6 +100,8 @@ class Heart:
         try:
             if conn is None or conn.closed:
                 conn = self._database.connect()
+            if self._stopped:
+                return conn, True
             orders = self._database.run(calls.heartbeat(self._worker_id, last, open_claims, self._status()), conn=conn)
         except PgqueueError as error:
             if not isinstance(error, DatabaseUnavailable):

@@ -229,6 +229,7 @@ class Session:
         """The lease is lost: stop everything, settle nothing."""
         if not self.is_lost:
             self.is_lost = True
+            self.heart.fall_silent()
             log.error(
                 "this worker's lease was lost: its handlers are stopped and their tasks run elsewhere",
                 worker_id=self.worker_id,

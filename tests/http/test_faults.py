@@ -116,12 +116,12 @@ class TestServer:
             assert [state.status async for state in progress] == ["completed"]
 
     async def test_a_database_that_is_away_is_told_as_the_server_tells_it(
-        self, client: Client, api: Server, monkeypatch: pytest.MonkeyPatch
+        self, client: Client, db: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         async def gone(*_arguments: object, **_options: object) -> None:
             raise DatabaseUnavailable("gone")
 
-        monkeypatch.setattr(api.context.db, "run", gone)
+        monkeypatch.setattr(db, "run", gone)
         client.retries = 0
         with pytest.raises(DatabaseUnavailable) as raised:
             await client.list_queues()

@@ -7,14 +7,15 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import pytest_asyncio
 
-from pgqueue import errors
+from pgqueue import Database, errors
 from pgqueue.settings import Settings
 from pgqueue_web.problems import BY_ERROR, TOO_SLOW
 from tests.docs.snippets import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     import httpx
     import psycopg
@@ -184,6 +185,11 @@ class TestADatabaseThatTakesTooLong:
     @pytest.fixture
     def web_settings(self, dsn: str) -> Settings:
         return Settings(dsn=dsn, api_timeout_s=0.2)
+
+    @pytest_asyncio.fixture
+    async def db(self, web_settings: Settings) -> AsyncIterator[Database]:
+        async with Database(settings=web_settings).limited(web_settings.api_timeout_s) as database:
+            yield database
 
     async def test_is_told_and_holds_no_request(self, web: httpx.AsyncClient, conn: psycopg.Connection[Any]) -> None:
         with conn.transaction():

@@ -38,11 +38,11 @@ class Server:
 
     def __init__(self, db: Database, host: str | None = None, port: int | None = None) -> None:
         """Host and port: those of the settings, unless they are given."""
-        self._db = db.limited(db.settings.api_timeout_s)
+        self._db = db
         self._host = host or db.settings.api_host
         self._socket = _bound(self._host, db.settings.api_port if port is None else port)
         self._uvicorn: _Uvicorn | None = None
-        self.context = Context(self._db, is_open=self.is_local)
+        self.context = Context(db, is_open=self.is_local)
 
     @property
     def url(self) -> str:
@@ -56,11 +56,11 @@ class Server:
         return ipaddress.ip_address(self._socket.getsockname()[0]).is_loopback
 
     async def run(self, *, handle_signals: bool = True, ready: Callable[[], object] = lambda: None) -> None:
-        """Serve until it is stopped, by connections of its own.
+        """Serve until it is stopped; the database is open, and closed by the caller.
 
-        Raises ConfigurationError where others could reach it and there is no key, DatabaseUnavailable.
+        Raises ConfigurationError where others could reach it and there is no key.
         """
-        async with self._db, self.context as context:
+        async with self.context as context:
             await self._check_keys(context)
             server = self._uvicorn = _Uvicorn(self._config(context), context.stopping)
             ready()
