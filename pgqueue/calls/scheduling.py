@@ -209,14 +209,19 @@ def _tick(row: Row) -> ScheduleTick:
     )
 
 
-def backfill_schedule(name: str, ticks: Sequence[datetime]) -> Call[list[ScheduleTick]]:
-    """pgqueue.backfill_schedule: what became of each. Raises ScheduleNotFound, InvalidInput for a tick to come."""
+def backfill_schedule(
+    name: str, ticks: Sequence[datetime], following: datetime | None, *, dry_run: bool
+) -> Call[list[ScheduleTick]]:
+    """pgqueue.backfill_schedule: what became of all ticks of a range, which another one follows.
+
+    Raises ScheduleNotFound, InvalidInput for a tick to come.
+    """
     check_text(name, "name")
     sql = (
         "select tick, 'backfill', state, null, null, task_id, null "
-        "from pgqueue.backfill_schedule(%s, %s::timestamptz[])"
+        "from pgqueue.backfill_schedule(%s, %s::timestamptz[], %s::timestamptz, %s)"
     )
-    return Call(sql, (name, list(ticks)), lambda rows: [_tick(row) for row in rows])
+    return Call(sql, (name, list(ticks), following, dry_run), lambda rows: [_tick(row) for row in rows])
 
 
 def scheduler_stats() -> Call[SchedulerStats]:

@@ -55,7 +55,7 @@ def history(*, name: str, limit: int, before: datetime | None) -> None:
     help="From then on: a moment, or 90m or 2d ago.",
 )
 @click.option("--until", type=Moment(past=True), metavar="TIME", help="Up to then.  [default: now]")
-@click.option("--dry-run", is_flag=True, help="Only list the ticks.")
+@click.option("--dry-run", is_flag=True, help="Only list the ticks, and which are due.")
 @data_options
 def backfill(*, name: str, since: datetime, until: datetime | None, dry_run: bool) -> None:
     """Fire past ticks that were never fired.
@@ -73,11 +73,11 @@ def backfill(*, name: str, since: datetime, until: datetime | None, dry_run: boo
 
     time_zone, ticks = run_scheduling(work)
     emit_rows(ticks, columns(time_zone), empty=f"{name} names no moment in that time")
+    counts = ", ".join(f"{count:,} {state}" for state, count in Counter(tick.state for tick in ticks).items())
     if dry_run:
-        say(f"{words.plural(len(ticks), 'tick')}; only a dry run: nothing was changed")
+        say(f"{counts or 'no tick'}; only a dry run: nothing was changed")
     elif ticks and common().output == "table":
-        counts = Counter(tick.state for tick in ticks)
-        say(", ".join(f"{count:,} {state}" for state, count in counts.items()))
+        say(counts)
 
 
 def columns(time_zone: str) -> list[Column[ScheduleTick]]:

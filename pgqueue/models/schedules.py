@@ -101,8 +101,8 @@ class ScheduleTick(msgspec.Struct, frozen=True, kw_only=True):
 
     tick: Moment
     kind: Literal["scheduled", "catch_up", "manual", "backfill"]
-    state: Literal["fired", "queued", "skipped", "known"]
-    """known: a backfill found that it was dealt with before."""
+    state: Literal["fired", "queued", "skipped", "known", "due"]
+    """known: a backfill found that it was dealt with before; due: a dry run of one found that it was not."""
     reason: str | None = None
     until: Moment | None = None
     task_id: int | None = None

@@ -100,15 +100,13 @@ class SchedulerService:
     async def backfill_scheduled_task(
         self, name: str, start: datetime, end: datetime, *, dry_run: bool = False
     ) -> list[ScheduleTick]:
-        """Fire the ticks from `start` up to `end` that were never fired; `dry_run` only lists the ticks.
+        """Fire the ticks from `start` up to `end` that were never fired; `dry_run` only says which (state due).
 
         Where the schedule's overlap is not allow, they run one after the other. Raises ScheduleNotFound, and
         InvalidInput for a range that is not over, or has more than 10,000 ticks.
         """
-        ticks = ticks_in(await self.get_scheduled_task(name), start, end)
-        if dry_run:
-            return [ScheduleTick(tick=tick, kind="backfill", state="queued") for tick in ticks]
-        return await self.db.run(calls.backfill_schedule(name, ticks))
+        ticks, following = ticks_in(await self.get_scheduled_task(name), start, end)
+        return await self.db.run(calls.backfill_schedule(name, ticks, following, dry_run=dry_run))
 
     async def get_next_runs(self, name: str, count: int = 5) -> list[datetime]:
         """Return the next ticks of a schedule, from now, within its bounds. Raises ScheduleNotFound."""
@@ -160,13 +158,13 @@ def next_runs(schedule: ScheduledTask, count: int, now: datetime) -> list[dateti
     return [tick for tick in ticks if schedule.ends_at is None or tick <= schedule.ends_at]
 
 
-def ticks_in(schedule: ScheduledTask, start: datetime, end: datetime) -> Sequence[datetime]:
-    """Return the ticks from `start` to `end`. Raises InvalidInput for more than 10,000."""
+def ticks_in(schedule: ScheduledTask, start: datetime, end: datetime) -> tuple[list[datetime], datetime | None]:
+    """Return the ticks from `start` to `end`, and the one that follows. Raises InvalidInput for more than 10,000."""
     check_time(start, "start")
     check_time(end, "end")
-    found = cron_of(schedule.cron_expr, schedule.time_zone).between(start - MOMENT, end)
-    ticks = list(itertools.islice(found, MOST_BACKFILL + 1))
+    cron = cron_of(schedule.cron_expr, schedule.time_zone)
+    ticks = list(itertools.islice(cron.between(start - MOMENT, end), MOST_BACKFILL + 1))
     if len(ticks) > MOST_BACKFILL:
         msg = f"{schedule.cron_expr!r} names more than {MOST_BACKFILL} moments from {start} to {end}"
         raise InvalidInput(msg, detail={"start": start, "end": end}, hint="fill in a shorter range at a time")
-    return ticks
+    return ticks, cron.next(max(start, end))

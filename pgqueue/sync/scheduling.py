@@ -93,10 +93,8 @@ class SchedulerService:
         self, name: str, start: datetime, end: datetime, *, dry_run: bool = False
     ) -> list[ScheduleTick]:
         """Fire the ticks of a past range that were never fired. Raises ScheduleNotFound, InvalidInput."""
-        ticks = ticks_in(self.get_scheduled_task(name), start, end)
-        if dry_run:
-            return [ScheduleTick(tick=tick, kind="backfill", state="queued") for tick in ticks]
-        return self.db.run(calls.backfill_schedule(name, ticks))
+        ticks, following = ticks_in(self.get_scheduled_task(name), start, end)
+        return self.db.run(calls.backfill_schedule(name, ticks, following, dry_run=dry_run))
 
     def get_next_runs(self, name: str, count: int = 5) -> list[datetime]:
         """Return the next ticks of a schedule, from now, within its bounds. Raises ScheduleNotFound."""

@@ -13,13 +13,14 @@ end $$;
 
 comment on function pgqueue._schedule_not_found(text) is 'Raises QU103.';
 
--- Whoever inserts or changes a row gets the same care: what was planned before no longer holds, and the
--- time it was paused is on record.
+-- Whoever inserts or changes a row gets the same care: what was planned before no longer holds, and what was
+-- skipped while it was paused is on record. A paused schedule has a next tick as well: the first that it skips.
 create or replace function pgqueue._schedule_changed() returns trigger
 language plpgsql security definer set search_path = ''
 as $$
 declare
     v_now timestamptz := pgqueue._now();
+    v_replan boolean := false;
 begin
     if not exists (select from pgqueue.queues q where q.name = new.queue_name) then
         perform pgqueue._queue_not_found(new.queue_name);
@@ -30,20 +31,21 @@ begin
         return new;
     end if;
     new.revision := old.revision + 1;
-    if new.is_active and not old.is_active then
+    v_replan := (new.cron_expr, new.time_zone, new.starts_at, new.ends_at, new.max_runs)
+        is distinct from (old.cron_expr, old.time_zone, old.starts_at, old.ends_at, old.max_runs);
+    if not old.is_active and (new.is_active or v_replan) then
         insert into pgqueue.schedule_ticks (schedule_id, tick, state, reason, until, decided_at)
         select old.id, old.next_run_at, 'skipped', 'paused' || coalesce(': ' || old.pause_reason, ''), v_now, v_now
         where old.next_run_at < v_now
         on conflict do nothing;
+    end if;
+    if new.is_active and not old.is_active then
         new.paused_at := null;
         new.pause_reason := null;
     elsif old.is_active and not new.is_active then
         new.paused_at := v_now;
     end if;
-    if (new.is_active and not old.is_active)
-    or old.error is not null
-    or (new.cron_expr, new.time_zone, new.starts_at, new.ends_at, new.max_runs)
-        is distinct from (old.cron_expr, old.time_zone, old.starts_at, old.ends_at, old.max_runs) then
+    if v_replan or (new.is_active and not old.is_active) or old.error is not null then
         new.planned_at := null;
         new.next_run_at := null;
         new.error := null;

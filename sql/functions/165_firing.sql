@@ -2,7 +2,8 @@
 -- names, and proposes; what follows decides. Any number of schedulers may do so at once.
 
 -- Schedules that are due or not planned yet, locked so that schedulers share the work. The lock saves
--- work and no more: the compare-and-swap of fire_schedules and the key of the ticks keep them right.
+-- work and no more: the compare-and-swap of fire_schedules and the key of the ticks keep them right. For one
+-- that is paused, time stands still: nothing is due, and its next tick is the first that it skips.
 create or replace function pgqueue.due_schedules(p_limit int default 100, p_name text default null)
 returns table (
     id bigint, revision int, cron_expr text, time_zone text, missed text, catch_up_window int, starts_at timestamptz, ends_at timestamptz,
@@ -25,15 +26,15 @@ begin
             limit p_limit
             for update skip locked
         ) || array(
-            select s.id from pgqueue.schedules s where s.is_active and s.planned_at is null order by s.id limit p_limit for update skip locked
+            select s.id from pgqueue.schedules s where s.planned_at is null order by s.id limit p_limit for update skip locked
         );
     end if;
     return query
     select
         s.id, s.revision, s.cron_expr::text, s.time_zone, s.missed, s.catch_up_window, s.starts_at::timestamptz, s.ends_at::timestamptz,
-        s.next_run_at, s.updated_at, v_now
+        s.next_run_at, s.updated_at, case when s.is_active then v_now else s.updated_at end
     from pgqueue.schedules s
-    where s.id = any(v_ids) and s.is_active
+    where s.id = any(v_ids) and (s.is_active or s.planned_at is null)
     order by s.id;
 end $$;
 
@@ -49,7 +50,7 @@ declare
     v_next timestamptz;
 begin
     has_queued := exists (select from pgqueue.schedule_ticks k where k.state = 'queued');
-    if exists (select from pgqueue.schedules s where s.is_active and s.planned_at is null) then
+    if exists (select from pgqueue.schedules s where s.planned_at is null) then
         due_in := 0;
     else
         select s.next_run_at into v_next
@@ -57,7 +58,7 @@ begin
         where s.is_active and s.planned_at is not null and s.next_run_at is not null
         order by s.next_run_at
         limit 1;
-        due_in := greatest(extract(epoch from v_next - v_now), 0);
+        due_in := case when v_next is not null then greatest(extract(epoch from v_next - v_now), 0) end;
     end if;
     return next;
 end $$;
@@ -89,7 +90,8 @@ begin
     loop
         update pgqueue.schedules s
         set next_run_at = g.next, planned_at = v_now, error = left(g.error, 1000)
-        where s.id = g.id and s.is_active and s.revision = g.revision and s.next_run_at is not distinct from g.next_run_at
+        where s.id = g.id and s.revision = g.revision and s.next_run_at is not distinct from g.next_run_at
+        and (s.is_active or coalesce(g.ticks, '{}') = '{}')
         and not v_now < any(coalesce(g.ticks, '{}'))
         returning s.* into v_schedule;
         continue when not found;
@@ -319,35 +321,71 @@ end $$;
 comment on function pgqueue.run_schedule_now(text) is
 'Submits the task of a schedule at once, also where it is paused or an earlier one is live; returns the task''s id.';
 
-create or replace function pgqueue.backfill_schedule(p_name text, p_ticks timestamptz[])
-returns table (tick timestamptz, state text, task_id bigint)
+-- A row that stands for a run of skipped ticks ends before p_from, and goes on at p_until: what lies between
+-- gets rows of its own. The caller has locked the schedule.
+create or replace function pgqueue._split_skipped(p_schedule_id bigint, p_from timestamptz, p_until timestamptz) returns void
+language plpgsql volatile
+as $$
+begin
+    insert into pgqueue.schedule_ticks (schedule_id, tick, state, reason, until, decided_at)
+    select k.schedule_id, p_until, k.state, k.reason, k.until, k.decided_at
+    from pgqueue.schedule_ticks k
+    where k.schedule_id = p_schedule_id and k.tick < p_until and k.until > p_until
+    on conflict do nothing;
+    update pgqueue.schedule_ticks k
+    set until = case when k.tick < p_from then p_from else p_until end
+    where k.schedule_id = p_schedule_id and k.tick < p_until and k.until > case when k.tick < p_from then p_from else p_until end;
+end $$;
+
+comment on function pgqueue._split_skipped(bigint, timestamptz, timestamptz) is 'Takes a range out of those ticks that one row stands for.';
+
+drop function if exists pgqueue.backfill_schedule(text, timestamptz[]);
+
+-- Rows of skipped ticks are split at each tick, or where p_ticks are all of a range, once.
+create or replace function pgqueue.backfill_schedule(
+    p_name text, p_ticks timestamptz[], p_following timestamptz default null, p_dry_run boolean default false
+) returns table (tick timestamptz, state text, task_id bigint)
 language plpgsql volatile security definer set search_path = ''
 as $$
 declare
     v_schedule pgqueue.schedules;
-    v_tick timestamptz;
-    v_now timestamptz := pgqueue._now();
+    v_last timestamptz := (select max(t) from unnest(p_ticks) t);
 begin
     select s.* into v_schedule from pgqueue.schedules s where s.name = p_name for update;
     if not found then
         perform pgqueue._schedule_not_found(p_name);
     end if;
-    foreach v_tick in array p_ticks loop
-        if v_tick > v_now then
-            raise exception using errcode = 'QU001',
-                message = format('%s is not over yet and cannot be filled in', v_tick),
-                detail = jsonb_build_object('tick', v_tick),
-                hint = 'Choose a range that ends in the past.';
+    if v_last > pgqueue._now() then
+        raise exception using errcode = 'QU001',
+            message = format('%s is not over yet and cannot be filled in', v_last),
+            detail = jsonb_build_object('tick', v_last),
+            hint = 'Choose a range that ends in the past.';
+    end if;
+    if p_following > v_last and not p_dry_run then
+        perform pgqueue._split_skipped(v_schedule.id, (select min(t) from unnest(p_ticks) t), p_following);
+    end if;
+    foreach tick in array p_ticks loop
+        if p_dry_run then
+            state := case
+                when exists (
+                    select from pgqueue.schedule_ticks k
+                    where k.schedule_id = v_schedule.id and k.tick = backfill_schedule.tick and k.state <> 'skipped'
+                ) then 'known'
+                else 'due'
+            end;
+        else
+            if p_following is null then
+                perform pgqueue._split_skipped(v_schedule.id, tick, tick + interval '1 microsecond');
+            end if;
+            state := coalesce(pgqueue._fire_tick(v_schedule, tick, 'backfill'), 'known');
         end if;
-        tick := v_tick;
-        state := coalesce(pgqueue._fire_tick(v_schedule, v_tick, 'backfill'), 'known');
-        task_id := (select k.task_id from pgqueue.schedule_ticks k where k.schedule_id = v_schedule.id and k.tick = v_tick);
+        task_id := (select k.task_id from pgqueue.schedule_ticks k where k.schedule_id = v_schedule.id and k.tick = backfill_schedule.tick);
         return next;
     end loop;
 end $$;
 
-comment on function pgqueue.backfill_schedule(text, timestamptz[]) is
-'Fires past ticks that were never fired; says of each fired, queued, skipped, or known where it was dealt with before.';
+comment on function pgqueue.backfill_schedule(text, timestamptz[], timestamptz, boolean) is
+'Fires past ticks that were never fired; says of each fired, queued, skipped, or known where it was dealt with before. p_following: the tick after them, where they are all ticks of a range. A dry run changes nothing and says of each known or due.';
 
 -- History is kept for a month; what waits is no history.
 create or replace function pgqueue._forget_ticks() returns void

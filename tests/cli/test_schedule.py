@@ -238,11 +238,13 @@ class TestPast:
         begin = (end - timedelta(hours=3)).isoformat()
         backfill = ("schedule", "backfill", "hourly_report", "--since", begin, "--until", end.isoformat())
         dry = cli(*backfill, "--dry-run")
-        assert (len(dry.lines), "3 ticks; only a dry run" in dry.err, history(cli, "hourly_report")) == (4, True, [])
+        assert (len(dry.lines), "3 due; only a dry run" in dry.err, history(cli, "hourly_report")) == (4, True, [])
+        assert cli(*backfill, "--dry-run", "-o", "json").json[0]["state"] == "due"
         made = cli(*backfill)
         assert (made.code, made.err) == (0, "3 fired\n")
         again = cli(*backfill, "-o", "json").json
         assert [tick["state"] for tick in again] == ["known"] * 3
+        assert "3 known; only a dry run" in cli(*backfill, "--dry-run").err
         ticks = history(cli, "hourly_report")
         assert [tick["kind"] for tick in ticks] == ["backfill"] * 3
         assert [tick["tick"] for tick in ticks] == sorted((tick["tick"] for tick in ticks), reverse=True)

@@ -329,6 +329,49 @@ class TestPause:
         [skipped] = sql.rows("select * from pgqueue.schedule_ticks where state = 'skipped'")
         assert (skipped["tick"], skipped["until"], skipped["reason"]) == (at(2), at(10.5), "paused: holiday")
 
+    def test_what_a_change_during_the_pause_finds_skipped_is_on_record_too(
+        self, schedules: Schedules, sql: Sql
+    ) -> None:
+        schedules.create()
+        schedules.go(1)
+        sql.value("select pgqueue.pause_schedule('s', 'holiday')")
+        schedules.go(10.5)
+        sql.value("""select pgqueue.update_schedule('s', '{"cron_expr": "*/5 * * * *"}')""")
+        schedules.go(22)
+        sql.value("select pgqueue.resume_schedule('s')")
+        schedules.pass_once()
+        schedules.go(25)
+        assert schedules.fired() == [1, 25]
+        skipped = sql.rows("select * from pgqueue.schedule_ticks where state = 'skipped' order by tick")
+        assert [(row["tick"], row["until"]) for row in skipped] == [(at(2), at(10.5)), (at(15), at(22))]
+        assert {row["reason"] for row in skipped} == {"paused: holiday"}
+
+    def test_a_late_plan_of_a_paused_schedule_starts_where_it_was_made(self, schedules: Schedules, sql: Sql) -> None:
+        sql.call("create_schedule", name="s", task_type="t", cron_expr="* * * * *", is_active=False)
+        schedules.go(5)
+        assert (schedules.row()["next_run_at"], schedules.ticks("skipped")) == (at(1), [])
+        sql.value("select pgqueue.resume_schedule('s')")
+        schedules.go(6)
+        [skipped] = sql.rows("select * from pgqueue.schedule_ticks where state = 'skipped'")
+        assert (skipped["tick"], skipped["until"], schedules.fired()) == (at(1), at(5), [6])
+
+    def test_a_plan_that_fires_is_refused_while_it_is_paused(self, schedules: Schedules, sql: Sql) -> None:
+        schedules.create()
+        sql.value("select pgqueue.pause_schedule('s')")
+        schedules.clock.set(at(3).isoformat())
+        row = schedules.row()
+        proposal = {"id": row["id"], "revision": row["revision"], "next_run_at": row["next_run_at"].isoformat()}
+        assert schedules.fire([proposal | {"ticks": [at(1).isoformat()], "next": at(4).isoformat()}]) == 0
+        assert (schedules.fired(), schedules.row()["next_run_at"]) == ([], at(1))
+
+    def test_a_bad_expression_is_marked_while_it_is_paused(self, schedules: Schedules, sql: Sql) -> None:
+        sql.rows(
+            "insert into pgqueue.schedules (name, task_type, cron_expr, is_active) values ('s', 't', 'nonsense', false)"
+        )
+        schedules.pass_once()
+        assert "cannot be read" in schedules.row()["error"]
+        assert sql.value("select due_in from pgqueue.schedules_due_in()") is None
+
     def test_pausing_twice_keeps_the_first_moment(self, schedules: Schedules, sql: Sql) -> None:
         schedules.create()
         sql.value("select pgqueue.pause_schedule('s', 'one')")
@@ -364,6 +407,36 @@ class TestByHand:
         assert sql.column("select state from pgqueue.backfill_schedule('s', %s)", ticks) == ["known"] * 3
         assert schedules.fired() == [1, 2, 3, 5]
         assert schedules.row()["last_run_at"] == at(5)
+
+    @pytest.mark.parametrize(("begin", "following"), [(2, 5), (2, None), (4, 6), (4, None), (7, 10)])
+    def test_a_backfill_takes_its_ticks_out_of_a_run_that_was_skipped(
+        self, schedules: Schedules, sql: Sql, begin: int, following: int | None
+    ) -> None:
+        schedules.create(missed="skip")
+        schedules.go(1)
+        schedules.go(12)
+        assert schedules.ticks("skipped") == [2]
+        end = following or begin + 3
+        ticks = [at(minute) for minute in range(begin, end)]
+        known = sql.column(
+            "select state from pgqueue.backfill_schedule('s', %s, %s)", ticks, following and at(following)
+        )
+        assert known == ["fired"] * len(ticks)
+        left = sql.rows("select tick, until from pgqueue.schedule_ticks where state = 'skipped' order by tick")
+        covered = {
+            minute for minute in range(13) if any(row["tick"] <= at(minute) < row["until"] for row in left)
+        }
+        assert covered == set(range(2, 12)) - set(range(begin, end))
+
+    def test_a_dry_run_says_what_is_due_and_changes_nothing(self, schedules: Schedules, sql: Sql) -> None:
+        schedules.create(missed="skip")
+        schedules.go(1)
+        schedules.go(5)
+        before = sql.rows("select * from pgqueue.schedule_ticks order by tick")
+        ticks = [at(minute) for minute in (1, 2, 3)]
+        rows = sql.rows("select * from pgqueue.backfill_schedule('s', %s, %s, true)", ticks, at(4))
+        assert [row["state"] for row in rows] == ["known", "due", "due"]
+        assert sql.rows("select * from pgqueue.schedule_ticks order by tick") == before
 
     @pytest.mark.parametrize("overlap", ["skip", "queue", "cancel_previous"])
     def test_a_backfill_waits_where_others_would_be_skipped_or_cancel(
