@@ -21,7 +21,7 @@ from pgqueue.database import translated
 from pgqueue.errors import PgqueueError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterable
 
     from pgqueue.calls import Expired, Partition, Pass
     from pgqueue.database import Database, SyncDatabase
@@ -36,6 +36,8 @@ TRIES = 25
 PAUSE_S = 0.05
 REST = 1.0
 """How long to rest after a batch, in multiples of the time it took."""
+AT_ONCE = 90
+"""How many tables are dropped in one transaction; each takes a lock, and one for each of its indexes."""
 IN_THE_WAY = {"55P03", "40P01", "55000", "42P01", "42704"}
 """Locked, deadlocked, or just being removed by somebody else."""
 NOT_OURS = "42501"
@@ -59,8 +61,8 @@ Step = Call[Any] | Statement | Wait
 """Answers are sent in, errors thrown in; the removed count is the generator's own return value."""
 
 
-def _steps(age: timedelta | None, settings: Settings, *, every: timedelta, direct: bool, counted: bool) -> Steps:
-    """Say what to do next; returns how many tasks went, without those of dropped days where they are not counted."""
+def _steps(age: timedelta | None, settings: Settings, *, every: timedelta, direct: bool) -> Steps:
+    """Say what to do next; returns how many tasks went."""
     if age is None:
         keep = Keep(*(timedelta(days=days) for days in _days_kept(settings)))
         plan: Pass | None = yield calls.begin_retention(keep, every)
@@ -69,7 +71,7 @@ def _steps(age: timedelta | None, settings: Settings, *, every: timedelta, direc
         plan = yield calls.plan_cleanup(age)
     if plan is None:
         return 0
-    removed = yield from _drop_days(plan, direct=direct, counted=counted)
+    removed = yield from _drop_days(plan, direct=direct)
     skipped = 0
     for day in plan.days:
         after_id: int | None = None
@@ -91,26 +93,24 @@ def _days_kept(settings: Settings) -> tuple[float, float, float]:
     return settings.keep_completed_days, settings.keep_failed_days, settings.keep_cancelled_days
 
 
-def _drop_days(plan: Pass, *, direct: bool, counted: bool) -> Steps:
-    """Remove one day after another; asks again what is left where one is in the way, which then may have gone on."""
+def _drop_days(plan: Pass, *, direct: bool) -> Steps:
+    """Remove the days that are over; asks again what is left where one is in the way, which then may have gone on."""
     yield from _count_what_goes(plan)
     if direct:
         yield Statement(LOCK_TIMEOUT)
     removed = 0
     tries = TRIES
-    while True:
-        partitions: list[Partition] = yield calls.partitions_before(plan.drop_before)
-        if not partitions:
-            return removed
+    while partitions := (yield calls.partitions_before(plan.drop_before)):
         if not tries:
             log.info("a day of history is in use and stays for now", partition=partitions[0].name)
-            return removed
+            break
         try:
-            for partition in partitions:
+            size = AT_ONCE if direct else 1
+            for first in range(0, len(partitions), size):
+                some = partitions[first : first + size]
                 if direct:
-                    removed += yield from _remove_directly(partition, counted=counted)
-                else:
-                    removed += yield calls.drop_day(partition.name)
+                    yield from _detach(some)
+                removed += yield calls.drop_days([partition.name for partition in some])
                 tries = TRIES
         except PgqueueError as error:
             if error.sqlstate == NOT_OURS and direct:
@@ -121,6 +121,7 @@ def _drop_days(plan: Pass, *, direct: bool, counted: bool) -> Steps:
                 yield Wait(PAUSE_S)
             else:
                 raise
+    return removed
 
 
 def _count_what_goes(plan: Pass) -> Generator[Step, Any, None]:
@@ -133,14 +134,10 @@ def _count_what_goes(plan: Pass) -> Generator[Step, Any, None]:
             yield Wait(PAUSE_S)
 
 
-def _remove_directly(partition: Partition, *, counted: bool) -> Steps:
-    """Detach a day and drop it; returns its tasks."""
-    rows = 0
-    for statement in partition.statements:
-        if counted and statement == partition.statements[-1] and partition.parent == "finished_tasks":
-            rows = yield calls.partition_rows(partition.name)
-        yield Statement(statement)
-    return rows
+def _detach(partitions: Iterable[Partition]) -> Generator[Step, Any, None]:
+    for partition in partitions:
+        if partition.detach is not None:
+            yield Statement(partition.detach)
 
 
 async def cleanup(
@@ -149,7 +146,6 @@ async def cleanup(
     *,
     settings: Settings | None = None,
     every: timedelta = timedelta(0),
-    counted: bool = True,
 ) -> int:
     """Remove what finished longer than `age` ago, or None: what was kept for as long as queues and settings say.
 
@@ -157,7 +153,7 @@ async def cleanup(
     now is left for the next time. Raises InvalidInput for a negative age.
     """
     direct = database.listen_dsn is not None
-    steps = _steps(age, settings or database.settings, every=every, direct=direct, counted=counted)
+    steps = _steps(age, settings or database.settings, every=every, direct=direct)
     answer, error, conn = None, None, None
     try:
         while True:
@@ -185,7 +181,7 @@ async def cleanup(
 def cleanup_sync(database: SyncDatabase, age: timedelta | None = None) -> int:
     """As `cleanup`, blocking."""
     direct = database.listen_dsn is not None
-    steps = _steps(age, database.settings, every=timedelta(0), direct=direct, counted=True)
+    steps = _steps(age, database.settings, every=timedelta(0), direct=direct)
     answer, error, conn = None, None, None
     try:
         while True:

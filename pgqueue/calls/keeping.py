@@ -20,11 +20,10 @@ __all__ = [
     "Pass",
     "begin_retention",
     "count_older",
-    "drop_day",
+    "drop_days",
     "end_retention",
     "expire",
     "fold_statistics",
-    "partition_rows",
     "partitions_before",
     "plan_cleanup",
 ]
@@ -57,11 +56,10 @@ class Expired(NamedTuple):
 
 
 class Partition(NamedTuple):
-    """One day of history that is over, and the statements that remove it."""
+    """One day of history that is over, and the statement that detaches it; None where it is detached."""
 
     name: str
-    parent: str
-    statements: list[str]
+    detach: str | None
 
 
 def begin_retention(keep: Keep, every: timedelta) -> Call[Pass | None]:
@@ -111,18 +109,13 @@ def fold_statistics() -> Call[datetime | None]:
 
 def partitions_before(moment: datetime) -> Call[list[Partition]]:
     """pgqueue._partitions_before: days that are over, the one to remove next first."""
-    sql = "select partition_name, parent_name, statements from pgqueue._partitions_before(%s::timestamptz)"
+    sql = "select partition_name, detach from pgqueue._partitions_before(%s::timestamptz)"
     return Call(sql, (moment,), lambda rows: [Partition(*row) for row in rows])
 
 
-def partition_rows(name: str) -> Call[int]:
-    """pgqueue._partition_rows."""
-    return Call("select pgqueue._partition_rows(%s)", (name,), value)
-
-
-def drop_day(name: str) -> Call[int]:
-    """pgqueue._drop_day: how many tasks it had."""
-    return Call("select pgqueue._drop_day(%s)", (name,), value)
+def drop_days(names: list[str]) -> Call[int]:
+    """pgqueue._drop_days: how many tasks they had."""
+    return Call("select pgqueue._drop_days(%s)", (names,), value)
 
 
 def checked_age(age: object) -> timedelta:

@@ -58,7 +58,7 @@ async def _tidy(database: Database, settings: Settings) -> None:
 
 async def _expire(database: Database, settings: Settings) -> None:
     started = time.monotonic()
-    removed = await retention.cleanup(database, settings=settings, every=retention.EVERY, counted=False)
+    removed = await retention.cleanup(database, settings=settings, every=retention.EVERY)
     if removed:
         log.info("old tasks were deleted", tasks=removed, seconds=round(time.monotonic() - started, 1))
 

@@ -96,70 +96,73 @@ end $$;
 
 comment on function pgqueue._has_live(text, date) is 'Whether a day of executions or logs belongs to a task that is live.';
 
--- The days that can go, each with the statements that remove it: first what is on its way out already, because
--- a table can have only one such day, then the oldest. Detaching concurrently cannot run inside a function:
--- whoever owns the tables runs each statement by itself, under a short lock_timeout, again and again until it
--- succeeds. Attempts and logs of live tasks stay for up to twice as long, tasks until statistics have counted them.
+-- The days that can go: first what is on its way out already, because a table can have only one such day, then
+-- the oldest. Whoever owns the tables detaches each first, which cannot be done inside a function: under a short
+-- lock_timeout, again and again until it succeeds. Attempts and logs of live tasks stay for up to twice as long,
+-- tasks until statistics have counted them.
+drop function if exists pgqueue._partitions_before(timestamptz);
 create or replace function pgqueue._partitions_before(p_before timestamptz)
-returns table (partition_name text, parent_name text, is_attached boolean, is_detaching boolean, statements text[])
+returns table (partition_name text, parent_name text, is_attached boolean, is_detaching boolean, detach text)
 language plpgsql stable security definer set search_path = '' set jit = off
 as $$
 begin
     return query
     select
-        c.relname::text,
-        p.parent,
+        d.name,
+        d.parent,
         i.inhrelid is not null,
         coalesce(i.inhdetachpending, false),
-        case
-            when i.inhdetachpending then array[format('alter table pgqueue.%I detach partition pgqueue.%I finalize', p.parent, c.relname)]
-            when i.inhrelid is not null then
-                array[format('alter table pgqueue.%I detach partition pgqueue.%I concurrently', p.parent, c.relname)]
-            else '{}'
-        end || format('drop table pgqueue.%I', c.relname)
-    from pg_catalog.pg_class c
-    join unnest(array['executions', 'task_logs', 'finished_tasks']) with ordinality as p (parent, nr)
-        on c.relname ~ ('^' || p.parent || '_[0-9]{8}$')
-    left join pg_catalog.pg_inherits i on i.inhrelid = c.oid
-    where c.relnamespace = 'pgqueue'::regnamespace
-    and c.relkind = 'r'
-    and right(c.relname, 8) < to_char(p_before at time zone 'UTC', 'YYYYMMDD')
+        case when i.inhrelid is not null then
+            format('alter table pgqueue.%I detach partition pgqueue.%I ', d.parent, d.name)
+            || case when i.inhdetachpending then 'finalize' else 'concurrently' end
+        end
+    from (
+        select c.oid, c.relname::text as name, p.parent, p.nr, to_date(substring(c.relname from '_([0-9]{8})$'), 'YYYYMMDD') as day
+        from pg_catalog.pg_class c
+        join unnest(array['executions', 'task_logs', 'finished_tasks']) with ordinality as p (parent, nr)
+            on c.relname ~ ('^' || p.parent || '_[0-9]{8}$')
+        where c.relnamespace = 'pgqueue'::regnamespace and c.relkind = 'r'
+    ) d
+    left join pg_catalog.pg_inherits i on i.inhrelid = d.oid
+    where d.day < (p_before at time zone 'UTC')::date
     and case
         when i.inhrelid is null or i.inhdetachpending then true
-        when p.parent = 'finished_tasks' and not right(c.relname, 8) < to_char(pgqueue._folded_before() at time zone 'UTC', 'YYYYMMDD') then false
-        when right(c.relname, 8) < to_char((p_before - (pgqueue._now() - p_before)) at time zone 'UTC', 'YYYYMMDD') then true
+        when d.parent = 'finished_tasks' then d.day + 1 <= pgqueue._folded_before() at time zone 'UTC'
+        when d.day < ((p_before - (pgqueue._now() - p_before)) at time zone 'UTC')::date then true
         -- Evaluated only if such a day is there: what any live task that was ever started can have left.
-        when right(c.relname, 8) < (
-            select coalesce(to_char(min(t.created_at) at time zone 'UTC', 'YYYYMMDD'), '99999999') from pgqueue.tasks t where t.attempt > 0
+        when d.day < (
+            select coalesce((min(t.created_at) at time zone 'UTC')::date, 'infinity') from pgqueue.tasks t where t.attempt > 0
         ) then true
-        else not pgqueue._has_live(p.parent, to_date(substring(c.relname from '_([0-9]{8})$'), 'YYYYMMDD'))
+        else not pgqueue._has_live(d.parent, d.day)
     end
-    order by coalesce(i.inhdetachpending, false) desc, right(c.relname, 8), p.nr;
+    order by coalesce(i.inhdetachpending, false) desc, d.day, d.nr;
 end $$;
 
 comment on function pgqueue._partitions_before(timestamptz) is
-'Days of history that ended before a moment, how far their removal has come, and the statements that complete it.';
+'Days of history that ended before a moment, how far their removal has come, and the statement that detaches each.';
 
--- For those who do not own the tables, or whose connections cannot keep a lock_timeout: a day that is over goes
--- at once, in one transaction, or not at all. It locks the whole table for a moment, and gives up where it
--- would have to wait longer than one.
-create or replace function pgqueue._drop_day(p_partition_name text) returns bigint
+-- All of them in one transaction, or none. Days that are still attached lock the whole table for a moment: for
+-- those who do not own the tables, or whose connections cannot keep a lock_timeout. Gives up where it would
+-- have to wait longer than that.
+drop function if exists pgqueue._drop_day(text);
+create or replace function pgqueue._drop_days(p_partition_names text[]) returns bigint
 language plpgsql volatile security definer set search_path = '' set lock_timeout = '100ms'
 as $$
 declare
-    v_count bigint := 0;
+    v_names text[] := array(
+        select p.partition_name from pgqueue._partitions_before(pgqueue._now()) p where p.partition_name = any(p_partition_names)
+    );
+    v_count bigint;
 begin
-    if not exists (select from pgqueue._partitions_before(pgqueue._now()) p where p.partition_name = p_partition_name) then
+    if v_names = '{}' then
         return 0;
     end if;
-    if p_partition_name like 'finished%' then
-        v_count := pgqueue._partition_rows(p_partition_name);
-    end if;
-    execute format('drop table pgqueue.%I', p_partition_name);
+    select coalesce(sum(pgqueue._partition_rows(n)), 0) into v_count from unnest(v_names) n where n like 'finished%';
+    execute (select 'drop table ' || string_agg(format('pgqueue.%I', n), ', ') from unnest(v_names) n);
     return v_count;
 end $$;
 
-comment on function pgqueue._drop_day(text) is 'Drops one day of history that is over; returns how many tasks it had.';
+comment on function pgqueue._drop_days(text[]) is 'Drops days of history that are over; returns how many tasks they had.';
 
 create or replace function pgqueue._days_of_history() returns table (day date, from_moment timestamptz, to_moment timestamptz)
 language sql stable

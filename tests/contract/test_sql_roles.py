@@ -69,7 +69,7 @@ MATRIX = {
     "select pgqueue.maintain()": "wa",
     "select pgqueue._fold_statistics()": "wa",
     "select * from pgqueue._partitions_before(now())": "wa",
-    "select pgqueue._drop_day('finished_tasks_20200101')": "wa",
+    "select pgqueue._drop_days('{finished_tasks_20200101}')": "wa",
     "select * from pgqueue.begin_retention('1 day', '1 day', '1 day')": "wa",
     "select pgqueue.end_retention(now())": "wa",
     "select * from pgqueue.expire('2020-01-01', 0, '1 day', '1 day', '1 day')": "wa",

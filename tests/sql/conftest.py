@@ -137,6 +137,12 @@ class Sql:
         """The outcomes of the task's ended attempts, in order."""
         return self.column("select outcome from pgqueue.executions where task_id = %s order by attempt", task_id)
 
+    def fold(self) -> None:
+        """Let statistics count all that ended before now, a day at a time, while others may be at work."""
+        now, deadline = self.now(), time.monotonic() + 20
+        while not self.value("select pgqueue._fold_statistics() >= %s", now):
+            assert time.monotonic() < deadline, "the mark does not come"
+
     def now(self) -> datetime:
         """The clock of the queue."""
         now: datetime = self.value("select pgqueue._now()")

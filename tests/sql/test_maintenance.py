@@ -66,6 +66,8 @@ class TestPartitions:
     def test_days_that_ended_are_listed_oldest_first(self, sql: Sql, clock: Clock) -> None:
         clock.set("2020-01-01 12:00+00")
         sql.rows("select pgqueue._make_partitions(2)")
+        clock.advance(2 * 86_400)
+        sql.fold()
         rows = sql.rows("select * from pgqueue._partitions_before('2020-01-03 05:00+00')")
         assert [row["partition_name"] for row in rows] == [
             f"{table}_2020010{day}" for day in (1, 2) for table in ("executions", "task_logs", "finished_tasks")
@@ -76,6 +78,8 @@ class TestPartitions:
         clock.set("2020-01-01 12:00+00")
         sql.rows("select pgqueue._make_partitions(0)")
         sql.rows("alter table pgqueue.executions detach partition pgqueue.executions_20200101 concurrently")
+        clock.advance(86_400)
+        sql.fold()
         rows = sql.rows("select * from pgqueue._partitions_before('2020-01-02 00:00+00')")
         assert {row["partition_name"]: row["is_attached"] for row in rows} == {
             "executions_20200101": False,

@@ -164,6 +164,7 @@ class TestExpire:
         clock.set("2030-01-01 12:00+00")
         task_id = fail(sql)
         clock.advance(40 * DAY)
+        sql.fold()
         sql.rows("select pgqueue.retry_task(%s)", task_id)
         assert sql.value("select pgqueue.cleanup('1 day')") == 0
         assert sql.outcomes(task_id) == ["failed"]
@@ -175,6 +176,7 @@ class TestExpire:
         task_id = fail(sql)
         sql.rows("select pgqueue.retry_task(%s)", task_id)
         clock.advance(59 * DAY)
+        sql.fold()
         assert names(sql, "2030-01-30 12:00+00") == ["finished_tasks_20300101"]
         clock.advance(3 * DAY)
         assert names(sql, "2030-02-02 12:00+00") == [
@@ -204,6 +206,7 @@ class TestDropping:
             clock.advance(DAY)
         sql.rows("select pgqueue._make_partitions(0)")
         complete(sql)
+        sql.fold()
 
     def left(self, sql: Sql) -> list[str]:
         return sql.column(
@@ -214,16 +217,41 @@ class TestDropping:
         self.days(sql, clock)
         sql.rows("set role pgqueue_admin")
         sql.refuses("42501", "drop table pgqueue.finished_tasks_20200101")
-        assert sql.value("select pgqueue._drop_day('finished_tasks_20200101')") == 1
-        assert sql.value("select pgqueue._drop_day('executions_20200101')") == 0
+        assert sql.value("select pgqueue._drop_days('{finished_tasks_20200101}')") == 1
+        assert sql.value("select pgqueue._drop_days('{executions_20200101}')") == 0
         sql.rows("reset role")
         assert self.left(sql) == ["task_logs_20200101"]
+
+    def test_several_go_at_once_or_none_does(self, sql: Sql, clock: Clock, connect: Callable[[], Sql]) -> None:
+        self.days(sql, clock)
+        days = ["finished_tasks_20200101", "finished_tasks_20200102"]
+        reader = connect()
+        for day in days:
+            sql.rows(f"alter table pgqueue.finished_tasks detach partition pgqueue.{day} concurrently")
+        reader.rows("begin")
+        reader.rows(f"select from pgqueue.{days[1]}")
+        sql.refuses("55P03", "select pgqueue._drop_days(%s)", days)
+        assert sql.value("select count(*) from pgqueue.finished_tasks_20200101") == 1
+        reader.rows("commit")
+        assert sql.value("select pgqueue._drop_days(%s)", days) == 2
+
+    def test_a_day_that_statistics_have_not_counted_stays(self, sql: Sql, clock: Clock) -> None:
+        clock.set("2020-01-01 12:00+00")
+        sql.rows("select pgqueue._make_partitions(0)")
+        complete(sql)
+        clock.advance(3 * DAY)
+        day = "finished_tasks_20200101"
+        assert day not in names(sql, "2020-01-04 00:00+00")
+        assert sql.value("select pgqueue._drop_days(array[%s])", day) == 0
+        sql.fold()
+        assert day in names(sql, "2020-01-04 00:00+00")
+        assert sql.value("select pgqueue._drop_days(array[%s])", day) == 1
 
     def test_the_function_drops_no_day_that_is_not_over_and_no_other_table(self, sql: Sql, clock: Clock) -> None:
         self.days(sql, clock)
         today = "finished_tasks_20200104"
         for name in (today, "tasks", "queues", "finished_tasks", "x; drop table pgqueue.tasks"):
-            assert sql.value("select pgqueue._drop_day(%s)", name) == 0
+            assert sql.value("select pgqueue._drop_days(array[%s])", name) == 0
         assert sql.value("select count(*) from pgqueue.finished_tasks") == 4
         assert sql.value("select to_regclass('pgqueue.' || %s) is not null", today) is True
 
@@ -234,9 +262,9 @@ class TestDropping:
         reader = connect()
         reader.rows("begin")
         reader.rows("select count(*) from pgqueue.finished_tasks")
-        sql.refuses("55P03", "select pgqueue._drop_day('finished_tasks_20200101')")
+        sql.refuses("55P03", "select pgqueue._drop_days('{finished_tasks_20200101}')")
         reader.rows("commit")
-        assert sql.value("select pgqueue._drop_day('finished_tasks_20200101')") == 1
+        assert sql.value("select pgqueue._drop_days('{finished_tasks_20200101}')") == 1
 
     def test_a_day_that_is_on_its_way_out_comes_first_and_can_be_finalized_or_dropped(
         self, sql: Sql, clock: Clock, connect: Callable[[], Sql], background: Callable[..., Any]
@@ -257,14 +285,15 @@ class TestDropping:
         reader.rows("commit")
         first = sql.rows("select * from pgqueue._partitions_before('2020-01-04 00:00+00')")[0]
         assert (first["partition_name"], first["is_detaching"]) == ("finished_tasks_20200102", True)
-        assert sql.value("select pgqueue._drop_day('finished_tasks_20200102')") == 1
+        assert sql.value("select pgqueue._drop_days('{finished_tasks_20200102}')") == 1
         assert "finished_tasks_20200102" not in names(sql, "2020-01-04 00:00+00")
 
     def test_nothing_dead_is_left_behind(self, sql: Sql, clock: Clock) -> None:
         self.days(sql, clock)
-        for row in sql.rows("select * from pgqueue._partitions_before('2020-01-04 00:00+00')"):
-            for statement in row["statements"]:
-                sql.rows(statement)
+        found = sql.rows("select * from pgqueue._partitions_before('2020-01-04 00:00+00')")
+        for row in found:
+            sql.rows(row["detach"])
+        assert sql.value("select pgqueue._drop_days(%s)", [row["partition_name"] for row in found]) == 3
         assert sql.value("select count(*) from pgqueue.finished_tasks") == 1
         sql.rows("select pg_stat_clear_snapshot()")
         assert sql.value("select coalesce(sum(n_dead_tup), 0) from pg_stat_user_tables where relname ~ '_2020'") == 0

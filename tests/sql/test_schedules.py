@@ -423,9 +423,7 @@ class TestByHand:
         )
         assert known == ["fired"] * len(ticks)
         left = sql.rows("select tick, until from pgqueue.schedule_ticks where state = 'skipped' order by tick")
-        covered = {
-            minute for minute in range(13) if any(row["tick"] <= at(minute) < row["until"] for row in left)
-        }
+        covered = {minute for minute in range(13) if any(row["tick"] <= at(minute) < row["until"] for row in left)}
         assert covered == set(range(2, 12)) - set(range(begin, end))
 
     def test_a_dry_run_says_what_is_due_and_changes_nothing(self, schedules: Schedules, sql: Sql) -> None:

@@ -59,15 +59,6 @@ def fold(sql: Sql, times: int = 2) -> None:
         sql.rows(FOLD)
 
 
-def fold_all(sql: Sql) -> None:
-    """Fold everything that ended before now, a day at a time."""
-    now = sql.now()
-    for _ in range(100):
-        if sql.value("select pgqueue._fold_statistics() >= %s", now):
-            return
-    pytest.fail("the mark does not come")
-
-
 class History:
     """Does things to tasks, and remembers how each of them ended."""
 
@@ -203,7 +194,7 @@ class TestExactness:
                 history.check_everything()
                 history.check_some_windows()
         clock.advance(3600)
-        fold_all(sql)
+        sql.fold()
         history.check_everything()
         assert (
             sql.value("select count(*) from pgqueue.finished_tasks where finished_at >= pgqueue._folded_before()") == 0
@@ -230,7 +221,7 @@ class TestExactness:
         clock.advance(40)
         finish_one(sql)
         clock.advance(100)
-        fold_all(sql)
+        sql.fold()
         cut = ("2030-01-01 12:00:30+00", "2030-01-01 12:00:55+00")
         assert sql.row(WINDOW, *cut)["completed"] == 1
         sql.rows("select pgqueue.cleanup('0')")
@@ -255,7 +246,7 @@ class TestExactness:
         finish_one(sql)
         clock.set("2030-01-03 12:00+00")
         finish_one(sql)
-        fold_all(sql)
+        sql.fold()
         sql.rows("drop table pgqueue.finished_tasks_20300101")
         assert sql.call("count_tasks") == [{"total": 1, "is_capped": False}]
         assert sql.row("select * from pgqueue.queue_stats('default')")["completed"] == 2
@@ -267,7 +258,7 @@ class TestExactness:
         clock.set("2030-01-20 12:00+00")
         finish_one(sql)
         clock.advance(1)
-        fold_all(sql)
+        sql.fold()
         assert kept_steps(sql) == {"minute": 1, "hour": 2, "day": 2, "total": 1}
         assert sql.row(WINDOW, "2030-01-01 12:05+00", "2030-01-01 12:15+00")["completed"] == 1
         assert sql.row(WINDOW, "2030-01-01 12:15+00", "2030-01-01 12:25+00")["completed"] == 0
@@ -275,14 +266,14 @@ class TestExactness:
         assert sql.row(WINDOW, "2030-01-01 12:15+00", "2030-01-01 12:25+00")["completed"] == 1
         assert sql.row(WINDOW, "2030-01-01 13:00+00", "2030-01-02 00:00+00")["completed"] == 0
         clock.set("2031-03-20 12:00+00")
-        fold_all(sql)
+        sql.fold()
         assert kept_steps(sql) == {"day": 2, "total": 1}
 
     def test_a_retry_of_long_ago_is_taken_out_of_the_days(self, sql: Sql, clock: Clock) -> None:
         clock.set("2030-01-01 12:10+00")
         task_id = finish_one(sql, {"outcome": "failed", "permanent": True})
         clock.set("2030-02-20 12:00+00")
-        fold_all(sql)
+        sql.fold()
         sql.rows("select pgqueue.retry_task(%s)", task_id)
         for _ in range(3):
             assert sql.row(WINDOW, "-infinity", "infinity")["failed"] == 0
@@ -308,7 +299,7 @@ class TestLateCommits:
 
     def late(self, sql: Sql, connect: Callable[[], Sql], clock: Clock) -> int:
         """Finish in a transaction that stays open over two minutes of folds; return what is counted at the end."""
-        fold_all(sql)
+        sql.fold()
         sql.submit()
         leases = sql.claim(sql.worker())
         slow = connect()
@@ -340,7 +331,7 @@ class TestLateCommits:
         assert self.late(sql, connect, clock) == 0
 
     def test_a_clock_that_is_set_back_loses_nothing(self, sql: Sql, clock: Clock) -> None:
-        fold_all(sql)
+        sql.fold()
         mark = sql.value("select pgqueue._folded_before()")
         clock.advance(-600)
         task_id = finish_one(sql)
@@ -350,13 +341,13 @@ class TestLateCommits:
         stats = sql.row(WINDOW, "-infinity", "infinity")
         assert (stats["completed"], stats["cancelled"]) == (1, 1)
         clock.advance(700)
-        fold_all(sql)
+        sql.fold()
         stats = sql.row(WINDOW, "-infinity", "infinity")
         assert (stats["completed"], stats["cancelled"]) == (1, 1)
 
     def test_without_the_floor_it_would(self, sql: Sql, clock: Clock) -> None:
         change(sql, "_finish_time()", "pgqueue._finish_floor()", "'-infinity'")
-        fold_all(sql)
+        sql.fold()
         clock.advance(-600)
         finish_one(sql)
         assert sql.row(WINDOW, "-infinity", "infinity")["completed"] == 0
@@ -364,10 +355,10 @@ class TestLateCommits:
     def test_a_clock_that_was_years_ahead_is_forgotten(self, sql: Sql, clock: Clock) -> None:
         clock.set("2030-01-01 12:00+00")
         finish_one(sql)
-        fold_all(sql)
+        sql.fold()
         clock.set("2039-01-01 12:00+00")
         finish_one(sql)
-        fold_all(sql)
+        sql.fold()
         clock.set("2030-01-01 13:00+00")
         finish_one(sql)
         for _ in range(4):
@@ -382,7 +373,7 @@ class TestLateCommits:
         fold(sql, 1)
         sql.rows("update pgqueue.statistics_state set fence = '99999999999'")
         clock.advance(60)
-        fold_all(sql)
+        sql.fold()
 
     def test_readers_do_not_hold_it_up_and_writers_show_in_health(
         self, sql: Sql, connect: Callable[[], Sql], clock: Clock
@@ -390,9 +381,9 @@ class TestLateCommits:
         reader, writer = connect(), connect()
         reader.rows("begin isolation level repeatable read")
         reader.rows("select count(*) from pgqueue.all_tasks")
-        fold_all(sql)
+        sql.fold()
         clock.advance(60)
-        fold_all(sql)
+        sql.fold()
         assert sql.value("select statistics_lag from pgqueue.health") == timedelta(0)
         writer.rows("begin")
         writer.submit()
@@ -404,7 +395,7 @@ class TestLateCommits:
         assert sql.value("select statistics_lag from pgqueue.health") >= timedelta(seconds=60)
         assert sql.row("select * from pgqueue.queue_stats('default')")["completed"] == 1
         writer.rows("commit")
-        fold_all(sql)
+        sql.fold()
         assert sql.value("select statistics_lag from pgqueue.health") == timedelta(0)
 
     def test_in_a_transaction_that_has_written_nothing_is_fenced(self, sql: Sql) -> None:
@@ -490,7 +481,7 @@ class TestSeries:
             history.work()
             clock.advance(300 if nr % 20 else 40_000)
         if folds:
-            fold_all(sql)
+            sql.fold()
             history.work()
         ends = history.counted()
         start, end = NOON + timedelta(minutes=7, seconds=3), sql.now()
@@ -561,9 +552,9 @@ class TestSeries:
 
     def test_what_is_thinned_is_refused(self, sql: Sql, clock: Clock) -> None:
         clock.set("2030-01-20 12:00+00")
-        fold_all(sql)
+        sql.fold()
         clock.advance(60)
-        fold_all(sql)
+        sql.fold()
         error = sql.refuses("QU001", self.SERIES, "2030-01-01", "2030-01-02", "minute")
         assert "longer step" in str(error.diag.message_hint)
         assert len(sql.rows(self.SERIES, "2030-01-01", "2030-01-02", "hour")) >= 24

@@ -100,12 +100,13 @@ def old_days(sql: Sql) -> None:
         " values (1000000, 'a', 'default', 5, '{}', 'completed', 3,"
         " '2024-03-01', 1, 0, 0, '2024-03-01', '2024-03-01 12:00+00')"
     )
+    sql.fold()
 
 
-def succeeds(sql: Sql, statement: str) -> bool:
+def succeeds(sql: Sql, statement: str, *params: object) -> bool:
     """Run a statement; false where it cannot be had at the moment."""
     try:
-        sql.rows(statement)
+        sql.rows(statement, *params)
     except psycopg.Error as exc:
         if exc.sqlstate not in NOT_YET:
             raise
@@ -118,10 +119,10 @@ def remove_old_days(sql: Sql) -> int:
     failed = 0
     sql.rows("set lock_timeout = '200ms'")
     for row in sql.rows("select * from pgqueue._partitions_before('2024-03-10')"):
-        for statement in row["statements"]:
-            if not succeeds(sql, statement):
-                failed += 1
-                break
+        if row["detach"] is not None and not succeeds(sql, row["detach"]):
+            failed += 1
+        elif not succeeds(sql, "select pgqueue._drop_days(array[%s])", row["partition_name"]):
+            failed += 1
     return failed
 
 
