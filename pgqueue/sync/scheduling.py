@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from pgqueue import calls
 from pgqueue.cron import cron_of
 from pgqueue.database import Database
-from pgqueue.models import ScheduledTask, ScheduledTaskRequest, SchedulerStats, ScheduleTick
 from pgqueue.scheduler import Scheduler, plan
 from pgqueue.services.scheduling import changes_of, next_runs, preview, ticks_in
 from pgqueue.sync.operations import sync_method
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from pgqueue.database import SyncDatabase
+    from pgqueue.models import ScheduledTask, ScheduledTaskRequest, SchedulerStats, ScheduleTick
     from pgqueue.sync.operations import QueueOperations
 
 __all__ = ["SchedulerService"]

@@ -341,7 +341,8 @@ comment on function pgqueue._split_skipped(bigint, timestamptz, timestamptz) is 
 
 drop function if exists pgqueue.backfill_schedule(text, timestamptz[]);
 
--- Rows of skipped ticks are split at each tick, or where p_ticks are all of a range, once.
+-- p_following: the tick after them, where p_ticks are all ticks of a range. A dry run changes nothing, and
+-- says of each known or due.
 create or replace function pgqueue.backfill_schedule(
     p_name text, p_ticks timestamptz[], p_following timestamptz default null, p_dry_run boolean default false
 ) returns table (tick timestamptz, state text, task_id bigint)
@@ -385,7 +386,7 @@ begin
 end $$;
 
 comment on function pgqueue.backfill_schedule(text, timestamptz[], timestamptz, boolean) is
-'Fires past ticks that were never fired; says of each fired, queued, skipped, or known where it was dealt with before. p_following: the tick after them, where they are all ticks of a range. A dry run changes nothing and says of each known or due.';
+'Fires past ticks that were never fired; says of each fired, queued, skipped, or known where it was dealt with before.';
 
 -- History is kept for a month; what waits is no history.
 create or replace function pgqueue._forget_ticks() returns void

@@ -119,10 +119,8 @@ def remove_old_days(sql: Sql) -> int:
     failed = 0
     sql.rows("set lock_timeout = '200ms'")
     for row in sql.rows("select * from pgqueue._partitions_before('2024-03-10')"):
-        if row["detach"] is not None and not succeeds(sql, row["detach"]):
-            failed += 1
-        elif not succeeds(sql, "select pgqueue._drop_days(array[%s])", row["partition_name"]):
-            failed += 1
+        is_detached = row["detach"] is None or succeeds(sql, row["detach"])
+        failed += not (is_detached and succeeds(sql, "select pgqueue._drop_days(array[%s])", row["partition_name"]))
     return failed
 
 
