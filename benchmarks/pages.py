@@ -8,16 +8,14 @@ The server is a process of its own; a page counts from its request to its last b
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
-import subprocess
-import sys
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import psycopg
+
+from benchmarks.web import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +27,15 @@ PAGES = (
     *("/tasks?q=payload.n:17&since=7d", "/tasks?q=error:no&since=7d"),
     *("/tasks/{live}", "/tasks/{finished}", "/queues", "/workers", "/schedules", "/system"),
 )
+
+
+def paths(conn: psycopg.Connection[Any]) -> list[str]:
+    """Return the paths of all pages, of tasks that there are."""
+    row = conn.execute(
+        "select (select max(id) from pgqueue.tasks), (select max(id) from pgqueue.finished_tasks)"
+    ).fetchone()
+    live, finished = row or (1, 1)
+    return [path.format(live=live, finished=finished) for path in PAGES]
 
 
 def measure(url: str, paths: list[str], times: int) -> Iterator[tuple[str, float, float]]:
@@ -50,22 +57,10 @@ def main() -> None:
     parser.add_argument("dsn")
     parser.add_argument("--times", type=int, default=20)
     given = parser.parse_args()
-    with psycopg.connect(given.dsn) as conn:
-        ids = conn.execute(
-            "select (select max(id) from pgqueue.tasks), (select max(id) from pgqueue.finished_tasks)"
-        ).fetchone() or (1, 1)
-    program = Path(sys.executable).with_name("pgqueue-api")
-    environment = os.environ | {"PGQUEUE_DSN": given.dsn, "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen([program, "--port", "0"], stderr=subprocess.PIPE, text=True, env=environment) as server:
-        assert server.stderr is not None  # noqa: S101 - asked for above
-        try:
-            url = next(line for line in server.stderr if "dashboard" in line).split()[-1]
-            paths = [path.format(live=ids[0], finished=ids[1]) for path in PAGES]
-            print(f"{'page, ms':<40}{'median':>9}{'longest':>9}")
-            for path, median, longest in measure(url, paths, given.times):
-                print(f"{path:<40}{median:9.1f}{longest:9.1f}", flush=True)
-        finally:
-            server.terminate()
+    with psycopg.connect(given.dsn) as conn, serving(given.dsn) as url:
+        print(f"{'page, ms':<40}{'median':>9}{'longest':>9}")
+        for path, median, longest in measure(url, paths(conn), given.times):
+            print(f"{path:<40}{median:9.1f}{longest:9.1f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.rows import claim, drain, latency, progress, schedule, submit, sustained
+from benchmarks.rows import claim, drain, history, http, latency, progress, schedule, submit, sustained
 
-FAMILIES = (submit, drain, sustained, latency, progress, claim, schedule)
+FAMILIES = (submit, drain, sustained, latency, progress, claim, schedule, http, history)
 ROWS = {row.name: row for family in FAMILIES for row in family.ROWS}

@@ -44,7 +44,7 @@ def pinned_long(bench: Bench, peer: Peer) -> Iterator[Figure]:
         return
     looks: list[float] = []
     every_second = (lambda database: looks.append(_queue_stats(bench, database))) if peer is OWN else None
-    seconds = bench.seconds(600)
+    seconds = bench.seconds(600, 5)
     found = flow(bench, peer, seconds, rate=STEADY, call=10, pinned=True, every_second=every_second)
     yield from _minutes(peer.name, found, looks)
 
@@ -75,7 +75,7 @@ def soak(bench: Bench, peer: Peer) -> Iterator[Figure]:
     found = flow(
         bench,
         peer,
-        bench.seconds(600),
+        bench.seconds(600, 5),
         rate=rate,
         call=100,
         every_second=lambda database: sizes.append(float(str(bench.server.value(query, database)))),
