@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import itertools
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 from pgqueue import calls, telemetry
@@ -136,19 +137,32 @@ class QueueOperations:
         """Submit many tasks in one transaction; returns them in order. Raises as submit_task, and submits none then."""
         given = list(requests)
         with telemetry.sending(given, is_batch=True) as send:
-            bulk = shared.bulk_of(send.requests)
+            chunks = shared.chunks_of(send.requests)
             if conn is not None:
-                return await self._submit_chunks(given, bulk, conn)
+                # What cannot be encoded must be found before any of them is in the caller's transaction.
+                return await self._submit_chunks(given, list(chunks), conn)
             async with self.db.connection() as own, own.transaction():
-                return await self._submit_chunks(given, bulk, own)
+                return await self._submit_chunks(given, chunks, own)
 
-    async def _submit_chunks(self, given: list[TaskRequest], bulk: shared.Bulk, conn: object) -> list[Task]:
-        answers: list[tuple[int, bool]] = []
-        for chunk in bulk.chunks:
-            answered = await self.db.run(calls.submit_many(chunk), conn=conn)
-            answers += answered
-        pairs = zip(given, bulk.in_order(answers), strict=True)
-        return [shared.bulk_task_of(Task, request, answer, self) for request, answer in pairs]
+    async def _submit_chunks(
+        self, given: list[TaskRequest], chunks: Iterable[shared.Chunk], conn: object
+    ) -> list[Task]:
+        """While one chunk is under way, the answer to the last one is read and the next one is encoded."""
+        tasks: dict[int, Task] = {}
+        sent: asyncio.Task[list[tuple[int, bool]]] | None = None
+        last = shared.Chunk([], [])
+        try:
+            for chunk in itertools.chain(chunks, (None,)):
+                answers = [] if sent is None else await sent
+                sent = None if chunk is None else asyncio.create_task(self.db.run(calls.submit_many(chunk.rows), conn))
+                await asyncio.sleep(0)
+                for position, answer in zip(last.positions, answers, strict=True):
+                    tasks[position] = shared.bulk_task_of(Task, given[position], answer, self)
+                last = chunk or last
+        finally:
+            if sent is not None:
+                await asyncio.gather(sent, return_exceptions=True)
+        return [tasks[position] for position in range(len(given))]
 
     async def get_task(self, task_id: int, *, conn: object = None) -> Task:
         """Read a task, live or finished. Raises TaskNotFound."""

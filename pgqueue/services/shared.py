@@ -19,19 +19,19 @@ from pgqueue.models import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterator, Sequence
 
     from pgqueue import calls
 
 __all__ = [
     "FINAL",
-    "Bulk",
+    "Chunk",
     "TaskPage",
     "bind",
-    "bulk_of",
     "bulk_task_of",
     "checked",
     "checked_timeout",
+    "chunks_of",
     "convert_result",
     "page_of",
     "percent_of",
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 B = TypeVar("B", bound=TaskRecord)
-CHUNK_TASKS = 5_000
+CHUNK_TASKS = 2_500
 CHUNK_BYTES = 8_000_000
 MOST_PAGE = 1000
 FIELDS = TaskRecord.__struct_fields__
@@ -97,34 +97,35 @@ def bulk_task_of(kind: type[B], request: TaskRequest, answer: tuple[int, bool], 
     return _bound(requested(kind, request, task_id, created=created), service)
 
 
-class Bulk(NamedTuple):
-    """Requests of a bulk submit, encoded: `positions` are those of the requests in the order of the chunks."""
+class Chunk(NamedTuple):
+    """What one statement of a bulk submit takes: the places of its requests among all, and each as JSON."""
 
-    chunks: list[list[bytes]]
     positions: list[int]
-
-    def in_order(self, answers: Iterable[tuple[int, bool]]) -> list[tuple[int, bool]]:
-        """Put the answers to all chunks into the order of the requests."""
-        return [answer for _, answer in sorted(zip(self.positions, answers, strict=True))]
+    rows: list[bytes]
 
 
-def bulk_of(requests: Sequence[TaskRequest]) -> Bulk:
-    """Encode requests, in chunks that one statement can take. Raises InvalidInput, naming the request's place.
+def chunks_of(requests: Sequence[TaskRequest]) -> Iterator[Chunk]:
+    """Encode requests, a chunk at a time. Raises InvalidInput, naming the request's place.
 
     Unique keys come in the order of their bytes, as `submit_many` takes them, so that two transactions of
     several chunks never deadlock.
     """
-    encoded = [_encoded(position, request) for position, request in enumerate(requests)]
-    positions = sorted(range(len(requests)), key=lambda position: _key_order(requests[position]))
-    made: list[list[bytes]] = []
-    size = CHUNK_BYTES
-    for row in (encoded[position] for position in positions):
-        if size + len(row) > CHUNK_BYTES or len(made[-1]) >= CHUNK_TASKS:
-            made.append([])
-            size = 0
-        made[-1].append(row)
+    order: Sequence[int] = range(len(requests))
+    if any(getattr(request, "unique_key", None) is not None for request in requests):
+        for position in order:
+            _encoded(position, requests[position])
+        order = sorted(order, key=lambda position: _key_order(requests[position]))
+    chunk, size = Chunk([], []), 0
+    for position in order:
+        row = _encoded(position, requests[position])
+        if chunk.rows and (size + len(row) > CHUNK_BYTES or len(chunk.rows) >= CHUNK_TASKS):
+            yield chunk
+            chunk, size = Chunk([], []), 0
+        chunk.positions.append(position)
+        chunk.rows.append(row)
         size += len(row)
-    return Bulk(made, positions)
+    if chunk.rows:
+        yield chunk
 
 
 def _encoded(position: int, request: TaskRequest) -> bytes:

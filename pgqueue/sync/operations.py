@@ -114,19 +114,20 @@ class QueueOperations:
         """Submit many tasks in one transaction; returns them in order. Raises as submit_task, and submits none then."""
         given = list(requests)
         with telemetry.sending(given, is_batch=True) as send:
-            bulk = shared.bulk_of(send.requests)
+            chunks = shared.chunks_of(send.requests)
             if conn is not None:
-                return self._submit_chunks(given, bulk, conn)
+                # What cannot be encoded must be found before any of them is in the caller's transaction.
+                return self._submit_chunks(given, list(chunks), conn)
             with self.db.connection() as own, own.transaction():
-                return self._submit_chunks(given, bulk, own)
+                return self._submit_chunks(given, chunks, own)
 
-    def _submit_chunks(self, given: list[TaskRequest], bulk: shared.Bulk, conn: object) -> list[Task]:
-        answers: list[tuple[int, bool]] = []
-        for chunk in bulk.chunks:
-            answered = self.db.run(calls.submit_many(chunk), conn=conn)
-            answers += answered
-        pairs = zip(given, bulk.in_order(answers), strict=True)
-        return [shared.bulk_task_of(Task, request, answer, self) for request, answer in pairs]
+    def _submit_chunks(self, given: list[TaskRequest], chunks: Iterable[shared.Chunk], conn: object) -> list[Task]:
+        tasks: dict[int, Task] = {}
+        for chunk in chunks:
+            answers = self.db.run(calls.submit_many(chunk.rows), conn=conn)
+            for position, answer in zip(chunk.positions, answers, strict=True):
+                tasks[position] = shared.bulk_task_of(Task, given[position], answer, self)
+        return [tasks[position] for position in range(len(given))]
 
     def get_task(self, task_id: int, *, conn: object = None) -> Task:
         """Read a task, live or finished. Raises TaskNotFound."""

@@ -295,6 +295,25 @@ async def test_a_bad_task_in_bulk_is_named_and_none_is_submitted(service: QueueS
     assert (await service.list_tasks())[1] == 0
 
 
+async def test_a_bad_task_in_a_late_chunk_leaves_nothing_behind(
+    service: QueueService, blocking: sync.QueueService, dsn: str
+) -> None:
+    requests = [request()] * 6000 + [request(payload=float("nan"))]
+    with pytest.raises(InvalidInput, match="task 6000"):
+        await service.submit_tasks(requests)
+    with pytest.raises(InvalidInput, match="task 6000"):
+        blocking.submit_tasks(requests)
+    async with await psycopg.AsyncConnection.connect(dsn) as conn:
+        with pytest.raises(InvalidInput, match="task 6000"):
+            await service.submit_tasks(requests, conn=conn)
+        await service.submit_task(request(), conn=conn)
+    with psycopg.connect(dsn) as blocked:
+        with pytest.raises(InvalidInput, match="task 6000"):
+            blocking.submit_tasks(requests, conn=blocked)
+        blocking.submit_task(request(), conn=blocked)
+    assert (await service.list_tasks())[1] == 2
+
+
 async def test_a_full_queue_refuses(service: QueueService, blocking: sync.QueueService) -> None:
     await service.create_queue("small", capacity=2)
     tasks = await service.submit_tasks([request(queue_name="small")] * 2)
