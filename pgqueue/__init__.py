@@ -61,7 +61,7 @@ _HOMES = {
         *("IdempotencyConflict", "InvalidInput", "InvalidTransition", "KeyNotFound", "LeaseLost"),
         *("OperationNotFound", "PayloadError", "PgqueueError", "QueueFull", "QueueNotFound", "RateLimited"),
         *("ScheduleNotFound", "SchemaMismatch", "ServerUnavailable", "TaskCancelled", "TaskFailed", "TaskNotFound"),
-        "Unauthenticated",
+        *("Unauthenticated", "WorkerNotFound"),
     ],
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

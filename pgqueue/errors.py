@@ -38,6 +38,7 @@ __all__ = [
     "TaskFailed",
     "TaskNotFound",
     "Unauthenticated",
+    "WorkerNotFound",
     "from_postgres",
 ]
 
@@ -116,6 +117,12 @@ class OperationNotFound(PgqueueError):
     """No bulk operation of this id."""
 
     SQLSTATE = "QU105"
+
+
+class WorkerNotFound(PgqueueError):
+    """No worker of this id."""
+
+    SQLSTATE = "QU106"
 
 
 class InvalidTransition(PgqueueError):
@@ -209,6 +216,7 @@ BY_SQLSTATE: dict[str, type[PgqueueError]] = {
         ScheduleNotFound,
         KeyNotFound,
         OperationNotFound,
+        WorkerNotFound,
         InvalidTransition,
         DuplicateTask,
         IdempotencyConflict,

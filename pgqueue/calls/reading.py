@@ -249,7 +249,8 @@ def list_workers() -> Call[list[WorkerInfo]]:
     """The view pgqueue.worker_overview."""
     sql = (
         "select id, hostname, pid, version, queues, concurrency, started_at, "
-        "extract(epoch from heartbeat_age)::float8, state, running, status from pgqueue.worker_overview"
+        "extract(epoch from heartbeat_age)::float8, state, running, status, paused_at, pause_reason "
+        "from pgqueue.worker_overview"
     )
     return Call(sql, (), lambda rows: [WorkerInfo(*row) for row in rows])
 

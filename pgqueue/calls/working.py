@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from pgqueue.calls.call import Call, nothing, value
-from pgqueue.models import Orders
+from pgqueue.calls.call import Call, Row, nothing, value
+from pgqueue.models import Orders, check_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,10 +23,12 @@ __all__ = [
     "heartbeat",
     "idle",
     "maintain",
+    "pause_worker",
     "register_worker",
     "report_progress",
     "request_stop",
     "rescue",
+    "resume_worker",
     "set_wait",
     "stop_worker",
     "write_logs",
@@ -75,8 +77,13 @@ def register_worker(  # noqa: PLR0913, PLR0917 - as in SQL
 def heartbeat(worker_id: int, last_claim: int, open_claims: list[int], status: Mapping[str, Any]) -> Call[Orders]:
     """pgqueue.heartbeat: what the worker shall do."""
     parameters = (worker_id, last_claim, open_claims, msgspec.json.encode(status).decode())
-    sql = "select is_lost, stop_requested, cancel_ids from pgqueue.heartbeat(%s, %s, %s::int[], %s::jsonb)"
-    return Call(sql, parameters, lambda rows: Orders(bool(rows[0][0]), bool(rows[0][1]), rows[0][2]))
+    sql = "select is_lost, stop_requested, is_paused, cancel_ids from pgqueue.heartbeat(%s, %s, %s::int[], %s::jsonb)"
+    return Call(sql, parameters, _orders)
+
+
+def _orders(rows: list[Row]) -> Orders:
+    is_lost, stop_requested, is_paused, cancel_ids = rows[0]
+    return Orders(is_lost, bool(stop_requested), bool(is_paused), cancel_ids)
 
 
 def stop_worker(worker_id: int) -> Call[int]:
@@ -85,8 +92,19 @@ def stop_worker(worker_id: int) -> Call[int]:
 
 
 def request_stop(worker_id: int) -> Call[None]:
-    """pgqueue.request_stop. Raises InvalidInput for a worker that is not there."""
+    """pgqueue.request_stop. Raises WorkerNotFound."""
     return Call("select pgqueue.request_stop(%s::bigint)", (worker_id,), nothing)
+
+
+def pause_worker(worker_id: int, reason: str | None = None) -> Call[None]:
+    """pgqueue.pause_worker. Raises WorkerNotFound."""
+    check_text(reason, "reason", optional=True)
+    return Call("select pgqueue.pause_worker(%s::bigint, %s)", (worker_id, reason), nothing)
+
+
+def resume_worker(worker_id: int) -> Call[None]:
+    """pgqueue.resume_worker. Raises WorkerNotFound."""
+    return Call("select pgqueue.resume_worker(%s::bigint)", (worker_id,), nothing)
 
 
 def set_wait(worker_id: int, queue_name: str, attending: bool | None) -> Call[None]:  # noqa: FBT001 - the three states of pgqueue.waits

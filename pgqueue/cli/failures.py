@@ -29,6 +29,7 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
     (errors.TaskNotFound, USAGE),
     (errors.ScheduleNotFound, USAGE),
     (errors.OperationNotFound, USAGE),
+    (errors.WorkerNotFound, USAGE),
     (errors.KeyNotFound, USAGE),
     (errors.DatabaseUnavailable, NO_DATABASE),
     (errors.SchemaMismatch, NO_DATABASE),

@@ -14,6 +14,8 @@ from pgqueue.cli.session import run
 from pgqueue.cli.talk import say
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from pgqueue.models import WorkerInfo
     from pgqueue.services import QueueOperations
 
@@ -22,29 +24,55 @@ if TYPE_CHECKING:
 @data_options
 @click.pass_context
 def workers(ctx: click.Context) -> None:
-    """List the workers, or stop some."""
+    """List the workers; pause, resume or stop some."""
     if ctx.invoked_subcommand is None:
         found = run(lambda service: service.list_workers())
         emit_rows(found, columns(), empty="no worker runs; start one: pgqueue worker MODULE:QUEUE_SERVICE")
 
 
+WORKER_IDS = click.argument("worker_ids", metavar="ID…", type=click.IntRange(1, 2**63 - 1), nargs=-1, required=True)
+
+
 @workers.command()
-@click.argument("worker_ids", metavar="ID…", type=click.IntRange(1, 2**63 - 1), nargs=-1, required=True)
+@WORKER_IDS
+@click.option("--reason", help="Why, so that others know.")
+@data_options
+def pause(worker_ids: tuple[int, ...], reason: str | None) -> None:
+    """Let workers claim nothing more; what they run goes on."""
+    _each(worker_ids, lambda service, worker_id: service.pause_worker(worker_id, reason))
+    say(f"paused {words.plural(len(worker_ids), 'worker')}")
+
+
+@workers.command()
+@WORKER_IDS
+@data_options
+def resume(worker_ids: tuple[int, ...]) -> None:
+    """Let paused workers go on."""
+    _each(worker_ids, lambda service, worker_id: service.resume_worker(worker_id))
+    say(f"resumed {words.plural(len(worker_ids), 'worker')}")
+
+
+@workers.command()
+@WORKER_IDS
 @data_options
 def stop(worker_ids: tuple[int, ...]) -> None:
     """Ask workers to stop.
 
     They claim nothing more and let running tasks end.
     """
-    asked = run(lambda service: _stop(service, worker_ids))
-    emit_rows(asked, columns(), empty="")
+    _each(worker_ids, lambda service, worker_id: service.stop_worker(worker_id))
     say(f"asked {words.plural(len(worker_ids), 'worker')} to stop")
 
 
-async def _stop(service: QueueOperations, worker_ids: tuple[int, ...]) -> list[WorkerInfo]:
-    for worker_id in worker_ids:
-        await service.stop_worker(worker_id)
-    return [info for info in await service.list_workers() if info.id in worker_ids]
+def _each(worker_ids: tuple[int, ...], act: Callable[[QueueOperations, int], Awaitable[None]]) -> None:
+    """Do something with each worker, and show them."""
+
+    async def work(service: QueueOperations) -> list[WorkerInfo]:
+        for worker_id in worker_ids:
+            await act(service, worker_id)
+        return [info for info in await service.list_workers() if info.id in worker_ids]
+
+    emit_rows(run(work), columns(), empty="")
 
 
 def columns() -> list[Column[WorkerInfo]]:

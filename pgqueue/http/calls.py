@@ -205,6 +205,21 @@ def list_workers() -> Call[list[WorkerInfo]]:
     return _get_field("/workers", "workers", list[WorkerInfo])
 
 
+def pause_worker(worker_id: int, reason: str | None = None) -> Call[None]:
+    """POST /workers/{worker_id}/pause: it claims nothing more; what it runs goes on. Raises WorkerNotFound."""
+    return _post(f"{_worker(worker_id)}/pause", _nothing, _json({"reason": reason}), repeatable=True)
+
+
+def resume_worker(worker_id: int) -> Call[None]:
+    """POST /workers/{worker_id}/resume: undo a pause. Raises WorkerNotFound."""
+    return _post(f"{_worker(worker_id)}/resume", _nothing, repeatable=True)
+
+
+def stop_worker(worker_id: int) -> Call[None]:
+    """POST /workers/{worker_id}/stop: it ends what it runs and leaves. Raises WorkerNotFound."""
+    return _post(f"{_worker(worker_id)}/stop", _nothing, repeatable=True)
+
+
 # Schedules
 
 
@@ -316,6 +331,11 @@ def _task(task_id: int) -> str:
 def _queue(name: str) -> str:
     check_text(name, "name")
     return f"/queues/{quote(name, safe='')}"
+
+
+def _worker(worker_id: int) -> str:
+    check_number(worker_id, "worker_id", 1, MOST_ID)
+    return f"/workers/{worker_id}"
 
 
 def _schedule(name: str) -> str:

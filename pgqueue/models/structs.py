@@ -264,7 +264,7 @@ class LogLine(msgspec.Struct, frozen=True):
 
 
 class WorkerInfo(msgspec.Struct, frozen=True):
-    """A worker process; `state` is alive, silent, stopping or lost."""
+    """A worker process; `state` is alive, paused, stopping, silent or lost."""
 
     id: int
     hostname: str
@@ -277,6 +277,8 @@ class WorkerInfo(msgspec.Struct, frozen=True):
     state: str
     running: int
     status: dict[str, Any]
+    paused_at: Moment | None = None
+    pause_reason: str | None = None
 
 
 class Orders(msgspec.Struct, frozen=True):
@@ -284,6 +286,7 @@ class Orders(msgspec.Struct, frozen=True):
 
     is_lost: bool
     stop_requested: bool
+    is_paused: bool
     cancel_ids: list[int]
 
 

@@ -261,5 +261,7 @@ class QueueOperations:
     get_queue_stats = async_method(calls.queue_stats)
     list_workers = async_method(calls.list_workers)
     stop_worker = async_method(calls.request_stop)
+    pause_worker = async_method(calls.pause_worker)
+    resume_worker = async_method(calls.resume_worker)
     why_waiting = async_method(calls.why_waiting)
     overview = async_method(calls.overview)

@@ -222,5 +222,7 @@ class QueueOperations:
     get_queue_stats = sync_method(calls.queue_stats)
     list_workers = sync_method(calls.list_workers)
     stop_worker = sync_method(calls.request_stop)
+    pause_worker = sync_method(calls.pause_worker)
+    resume_worker = sync_method(calls.resume_worker)
     why_waiting = sync_method(calls.why_waiting)
     overview = sync_method(calls.overview)

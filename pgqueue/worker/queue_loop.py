@@ -152,7 +152,7 @@ class QueueLoop:
                 self._resized.clear()
                 if not self._session.is_over:
                     await self._resized.wait()
-            elif self._ended or (self._more and self.room > 0 and not self._session.is_stopping):
+            elif self._ended or (self._more and self.room > 0 and not self._session.takes_nothing):
                 await self._exchange_or_wait(self._behind())
             else:
                 self._load.clear()
@@ -201,7 +201,7 @@ class QueueLoop:
             rows = await trip.answer.rows()
             if rows:
                 self.line.add(self._session.receive(self, rows, trip.claim_no))
-                if self._session.is_stopping:
+                if self._session.takes_nothing:
                     self.release_waiting()
         finally:
             self._session.settled(*self._sort_out(trip.ended, trip.answer.unsettled))
@@ -209,7 +209,7 @@ class QueueLoop:
     async def _trip(self, behind: str | None) -> Trip | None:
         session = self._session
         ended = self._take_ended()
-        asked = 0 if session.is_stopping else max(0, min(self.room, self._batch_size()))
+        asked = 0 if session.takes_nothing else max(0, min(self.room, self._batch_size()))
         if not ended and not asked:
             return None
         self.held += asked
@@ -303,10 +303,12 @@ class QueueLoop:
                 await asyncio.sleep(SWEEP_S)
 
     async def _look(self) -> None:
-        if self.room <= 0 and not self._session.is_stopping:
+        if self.room <= 0 and not self._session.takes_nothing:
             await self._stay_full()
-        elif self._session.is_stopping or self._more:
+        elif self._session.takes_nothing or self._more:
             self._changed.clear()
+            if self._session.is_paused:
+                await self._say(attending=None)
             await self._wait(SWEEP_S)
         elif (
             not await self._exchange_or_wait(SWEEP if time.monotonic() >= self._sweep_at else FLOOR) and not self._more
@@ -352,7 +354,7 @@ class QueueLoop:
             self._changed.clear()
             idle = await self._ask(calls.idle(self.name, fence))
             got = await self._exchange_or_wait(self._last_behind())
-            if got or self._session.is_stopping:
+            if got or self._session.takes_nothing:
                 return
             if idle.is_clear:
                 await self._wait_until(idle.due_in)

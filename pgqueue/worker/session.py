@@ -17,6 +17,7 @@ from pgqueue import calls
 from pgqueue.errors import DatabaseUnavailable, PgqueueError
 from pgqueue.handlers import Registry, TaskContext
 from pgqueue.worker.attempts import Attempt, StopReason
+from pgqueue.worker.blocker import Blocker
 from pgqueue.worker.exchange import Answer, Claim, Lines, round_trip, settle
 from pgqueue.worker.heart import Heart, boottime
 from pgqueue.worker.ledger import Ledger
@@ -61,6 +62,7 @@ class Session:
         self.hub = hub
         self.settings = settings
         self.is_stopping = False
+        self.is_paused = False
         self.is_over = False
         self.is_lost = False
         self.ledger = Ledger()
@@ -71,6 +73,7 @@ class Session:
         self._idle_queues: set[str] = set()
         loop = asyncio.get_running_loop()
         self.reports = Reports(loop, self._holds)
+        self._blocker = Blocker(lambda: self._executors.current if self._executors is not None else None)
         self.heart = Heart(
             database=heart_database,
             worker_id=worker_id,
@@ -78,7 +81,7 @@ class Session:
             interval_s=settings.heartbeat_s,
             status=self._status,
             on_beat=lambda orders: _call(loop, self._obey, orders),
-            on_blocked=self._name_blocker,
+            on_blocked=self._blocker.name,
         )
         self._following = following
         self._stop_worker = stop_worker
@@ -88,7 +91,6 @@ class Session:
         self._timeouts: dict[int, float] = {}
         self._unavailable_since: float | None = None
         self._pause = 0.1
-        self._blocked: str | None = None
         self._over = asyncio.Event()
 
     async def run(self, executors: Executors) -> None:
@@ -107,6 +109,11 @@ class Session:
         finally:
             await asyncio.to_thread(self.heart.stop)
             await self.lines.close()
+
+    @property
+    def takes_nothing(self) -> bool:
+        """Whether it claims no more: it stops or is paused."""
+        return self.is_stopping or self.is_paused
 
     # The life of an attempt
 
@@ -212,18 +219,28 @@ class Session:
     def stop(self) -> None:
         """Claim nothing more; what runs goes on, what was claimed ahead goes back."""
         self.is_stopping = True
-        for queue in self.queues.values():
-            queue.release_waiting()
-        self._wake_all()
+        self._release_waiting()
+        self.wake_all()
         if not self.attempts:
             self.finish()
+
+    def _obey_pause(self, is_paused: bool) -> None:  # noqa: FBT001 - on or off
+        """What runs goes on, what was claimed ahead goes back."""
+        self.is_paused = is_paused
+        log.info("worker is paused" if is_paused else "worker is resumed", worker_id=self.worker_id)
+        if is_paused:
+            self._release_waiting()
+        self.wake_all()
+
+    def _release_waiting(self) -> None:
+        for queue in self.queues.values():
+            queue.release_waiting()
 
     def stop_attempts(self, reason: StopReason) -> None:
         """Ask every handler to stop."""
         for attempt in list(self.attempts.values()):
             attempt.stop(reason)
-        for queue in self.queues.values():
-            queue.release_waiting()
+        self._release_waiting()
 
     def lose(self) -> None:
         """The lease is lost: stop everything, settle nothing."""
@@ -242,7 +259,7 @@ class Session:
         self.is_over = True
         self.is_stopping = True
         self._over.set()
-        self._wake_all()
+        self.wake_all()
 
     def wake(self, queue_name: str) -> None:
         """A notification for a queue came."""
@@ -256,10 +273,6 @@ class Session:
         with_slots = {name for name, other in self.queues.items() if other.slots > 0}
         if not self.attempts and with_slots <= self._idle_queues:
             self.idle.set()
-
-    def listen_again(self) -> None:
-        """The listener was away: notifications may be lost."""
-        self._wake_all()
 
     def refresh_soon(self, queue_name: str) -> None:
         """A queue's settings changed."""
@@ -289,7 +302,8 @@ class Session:
         else:
             self.reports.report_line(attempt.ctx, *report["line"])
 
-    def _wake_all(self) -> None:
+    def wake_all(self) -> None:
+        """Notifications may be lost, or what may be claimed has changed."""
         for queue in self.queues.values():
             queue.wake()
 
@@ -309,6 +323,8 @@ class Session:
             self.lose()
         elif orders.stop_requested and not self.is_stopping:
             self._stop_worker()
+        elif orders.is_paused != self.is_paused:
+            self._obey_pause(orders.is_paused)
         self.cancel(orders.cancel_ids)
 
     # What goes on beside the queues
@@ -317,7 +333,7 @@ class Session:
         """Twenty times a second: deadlines, and the worker's own fence."""
         while not self.is_over:
             self.heart.loop_seen = time.monotonic()
-            self._blocked = None
+            self._blocker.turned()
             if boottime() - self.heart.last_good > self.settings.lease_s:
                 self.lose()
             if self._timeouts:
@@ -376,22 +392,6 @@ class Session:
             "stopping": self.is_stopping,
             "loop_lag_ms": round(max(0.0, time.monotonic() - self.heart.loop_seen - TICK_S) * 1000),
         }
-
-    def _name_blocker(self, lag: float) -> None:
-        """Called in the heart's thread while the loop does not turn."""
-        if self._blocked is not None:
-            return
-        ctx = self._executors.current if self._executors is not None else None
-        if ctx is None:
-            self._blocked = "nobody"
-            log.warning("the event loop does not turn; the machine may be overloaded", blocked_s=round(lag, 1))
-            return
-        self._blocked = f"{ctx.task_type} (task {ctx.task_id})"
-        log.warning(
-            "a handler blocks the event loop: use a plain function, or await",
-            handler=self._blocked,
-            blocked_s=round(lag, 1),
-        )
 
 
 def _call(loop: asyncio.AbstractEventLoop, function: Any, *arguments: Any) -> None:  # noqa: ANN401 - any callback

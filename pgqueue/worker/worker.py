@@ -218,7 +218,7 @@ class Worker:
 
     def _reconnected(self) -> None:
         if self._session is not None:
-            self._session.listen_again()
+            self._session.wake_all()
 
     def _control(self, text: str) -> None:
         """Orders are hints: what counts is in the tables, and comes with the next heartbeat too."""
@@ -230,7 +230,7 @@ class Worker:
             return
         if session is None:
             return
-        if order.get("kind") in ("cancel", "stop") and order.get("worker_id") == session.worker_id:
+        if order.get("kind") in ("cancel", "stop", "pause", "resume") and order.get("worker_id") == session.worker_id:
             session.heart.beat_soon()
         elif order.get("kind") == "queue" and order.get("queue_name") in self._wanted:
             session.refresh_soon(str(order["queue_name"]))

@@ -14,6 +14,7 @@ begin
         join pgqueue.workers k on k.id = w.worker_id
         where w.queue_name = p_queue_name
         and k.lost_at is null
+        and k.paused_at is null
         and k.heartbeat_at + k.lease > pgqueue._now()
     )
     or current_setting('transaction_isolation') in ('repeatable read', 'serializable') then

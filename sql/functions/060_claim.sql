@@ -6,6 +6,8 @@
 -- by construction: index order is claim order, and array(…) runs once.
 -- created_at is null where it equals run_at, which spares most tasks the cost of a time as text.
 -- p_done are earlier claims of this worker of which nothing runs any more.
+-- Whether the worker is paused is read with the lock on its row, after what is due was locked: it costs nothing, and
+-- no claim is committed after the pause.
 -- Lock order: pending tasks by SKIP LOCKED, then the worker's row, then new rows only. Who holds the row of a
 -- worker waits for what that worker runs, never for what is pending. A look that finds nothing writes nothing.
 create or replace function pgqueue.claim(
@@ -30,6 +32,7 @@ as $$
 declare
     v_now timestamptz := pgqueue._now();
     v_ids bigint[];
+    v_is_paused boolean := false;
 begin
     if p_done <> '{}' then
         delete from pgqueue.claims c where c.worker_id = p_worker_id and c.claim_no = any(p_done);
@@ -67,11 +70,14 @@ begin
     if v_ids = '{}' then
         perform from pgqueue.workers w where w.id = p_worker_id and w.lost_at is null;
     else
-        perform from pgqueue.workers w where w.id = p_worker_id and w.lost_at is null for key share;
+        select w.paused_at is not null into v_is_paused
+        from pgqueue.workers w
+        where w.id = p_worker_id and w.lost_at is null
+        for key share;
     end if;
     if not found then
         perform pgqueue._lease_lost(p_worker_id);
-    elsif v_ids = '{}' then
+    elsif v_ids = '{}' or v_is_paused then
         return;
     end if;
     insert into pgqueue.claims (worker_id, claim_no, ids, claimed_at) values (p_worker_id, p_claim_no, v_ids, v_now);

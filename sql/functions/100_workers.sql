@@ -19,11 +19,13 @@ comment on function pgqueue.register_worker(text, int, text[], jsonb, double pre
 
 -- The worker is alive and knows the claims p_open, up to p_last_claim. Claims of its that it does not know
 -- were lost on the way back: what still runs of them is released at no cost. Tells whether it was declared
--- lost, whether it shall stop, and which of its tasks shall be cancelled.
+-- lost, whether it shall stop or is paused, and which of its tasks shall be cancelled.
 -- Lock order: the worker's row, then tasks by SKIP LOCKED: nobody who holds a task can silence a worker.
+drop function if exists pgqueue.heartbeat(bigint, int, int[], jsonb);
+
 create or replace function pgqueue.heartbeat(
     p_worker_id bigint, p_last_claim int default null, p_open_claims int[] default null, p_status jsonb default null
-) returns table (is_lost boolean, stop_requested boolean, cancel_ids bigint[])
+) returns table (is_lost boolean, stop_requested boolean, is_paused boolean, cancel_ids bigint[])
 language plpgsql volatile security definer set search_path = '' set jit = off set enable_seqscan = off
 as $$
 declare
@@ -32,7 +34,7 @@ begin
     update pgqueue.workers w
     set heartbeat_at = pgqueue._now(), status = coalesce(p_status, w.status)
     where w.id = p_worker_id and w.lost_at is null
-    returning w.stop_requested_at is not null into stop_requested;
+    returning w.stop_requested_at is not null, w.paused_at is not null into stop_requested, is_paused;
     is_lost := not found;
     if not is_lost then
         v_unknown := array(
@@ -178,12 +180,72 @@ as $$
 begin
     update pgqueue.workers w set stop_requested_at = coalesce(w.stop_requested_at, pgqueue._now()) where w.id = p_worker_id;
     if not found then
-        raise exception using errcode = 'QU001',
-            message = format('there is no worker %s', p_worker_id),
-            detail = jsonb_build_object('worker_id', p_worker_id),
-            hint = 'select * from pgqueue.worker_overview shows those there are.';
+        perform pgqueue._worker_not_found(p_worker_id);
     end if;
-    perform pgqueue._notify('pgqueue_control', jsonb_build_object('kind', 'stop', 'worker_id', p_worker_id)::text);
+    perform pgqueue._order('stop', p_worker_id);
 end $$;
 
 comment on function pgqueue.request_stop(bigint) is 'Asks a worker to drain and stop.';
+
+-- It ends what runs, is heard as before, and claims nothing, however late it hears of this: FOR UPDATE waits for claims
+-- under way, and later ones see the pause. Sleepers are woken whoever else attends, who may be pausing as well.
+-- Lock order: only the worker's row, which a claim locks after its tasks.
+create or replace function pgqueue.pause_worker(p_worker_id bigint, p_reason text default null) returns void
+language plpgsql volatile security definer set search_path = ''
+as $$
+declare
+    v_queues text[];
+begin
+    perform from pgqueue.workers w where w.id = p_worker_id for update;
+    update pgqueue.workers w
+    set paused_at = coalesce(w.paused_at, pgqueue._now()), pause_reason = coalesce(left(p_reason, 1000), w.pause_reason)
+    where w.id = p_worker_id and w.lost_at is null
+    returning w.queues into v_queues;
+    if not found then
+        perform pgqueue._worker_not_found(p_worker_id);
+    end if;
+    perform pgqueue._order('pause', p_worker_id);
+    perform pgqueue._notify('pgqueue_wake', q.queue_name) from unnest(v_queues) as q (queue_name);
+end $$;
+
+comment on function pgqueue.pause_worker(bigint, text) is
+'A worker claims nothing more until it is resumed; what it runs goes on. A worker that starts anew is not paused.';
+
+-- While it was paused it was not counted among the sleepers, so it looks whatever it was told meanwhile.
+create or replace function pgqueue.resume_worker(p_worker_id bigint) returns void
+language plpgsql volatile security definer set search_path = ''
+as $$
+declare
+    v_queues text[];
+begin
+    update pgqueue.workers w set paused_at = null, pause_reason = null
+    where w.id = p_worker_id and w.lost_at is null
+    returning w.queues into v_queues;
+    if not found then
+        perform pgqueue._worker_not_found(p_worker_id);
+    end if;
+    perform pgqueue._order('resume', p_worker_id);
+    perform pgqueue._notify('pgqueue_wake', q.queue_name) from unnest(v_queues) as q (queue_name);
+end $$;
+
+comment on function pgqueue.resume_worker(bigint) is 'A paused worker goes on, at once.';
+
+create or replace function pgqueue._order(p_kind text, p_worker_id bigint) returns void
+language sql volatile
+as $$
+    select pgqueue._notify('pgqueue_control', jsonb_build_object('kind', p_kind, 'worker_id', p_worker_id)::text)
+$$;
+
+comment on function pgqueue._order(text, bigint) is 'Makes a worker''s next heartbeat come at once, which brings it its orders.';
+
+create or replace function pgqueue._worker_not_found(p_worker_id bigint) returns void
+language plpgsql
+as $$
+begin
+    raise exception using errcode = 'QU106',
+        message = format('there is no worker %s', p_worker_id),
+        detail = jsonb_build_object('worker_id', p_worker_id),
+        hint = 'select * from pgqueue.worker_overview shows those there are.';
+end $$;
+
+comment on function pgqueue._worker_not_found(bigint) is 'Raises QU106.';

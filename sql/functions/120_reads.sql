@@ -562,6 +562,7 @@ declare
     v_queue pgqueue.queues;
     v_now timestamptz := pgqueue._now();
     v_workers int;
+    v_paused int;
     v_slots int;
     v_running int;
     v_ahead bigint;
@@ -581,11 +582,16 @@ begin
     elsif v_task.run_at > v_now then
         return format('not due until %s%s', v_task.run_at, case when v_task.failures > 0 then format(' (retry after: %s)', v_task.error) else '' end);
     end if;
-    select count(*), sum(coalesce((w.concurrency ->> v_task.queue_name)::int, v_queue.concurrency)) into v_workers, v_slots
+    select
+        count(*), count(w.paused_at),
+        sum(coalesce((w.concurrency ->> v_task.queue_name)::int, v_queue.concurrency)) filter (where w.paused_at is null)
+    into v_workers, v_paused, v_slots
     from pgqueue.workers w
     where v_task.queue_name = any(w.queues) and w.lost_at is null and w.heartbeat_at + w.lease > v_now;
     if v_workers = 0 then
         return format('no worker serves queue %L', v_task.queue_name);
+    elsif v_paused = v_workers then
+        return format('all workers of queue %L are paused (%s)', v_task.queue_name, v_paused);
     elsif v_slots = 0 then
         return format('the workers of queue %L have a concurrency of 0', v_task.queue_name);
     end if;

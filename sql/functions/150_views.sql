@@ -82,6 +82,7 @@ select
         when w.lost_at is not null then 'lost'
         when w.heartbeat_at + w.lease < pgqueue._now() then 'silent'
         when w.stop_requested_at is not null then 'stopping'
+        when w.paused_at is not null then 'paused'
         else 'alive'
     end as state,
     (
@@ -90,7 +91,9 @@ select
         join pgqueue.tasks t on t.id = any(c.ids)
         where c.worker_id = w.id and t.worker_id = w.id and t.status = 'running' and t.claim_no = c.claim_no
     ) as running,
-    w.status
+    w.status,
+    w.paused_at,
+    w.pause_reason
 from pgqueue.workers w
 order by w.id;
 
@@ -109,7 +112,7 @@ select
         from unnest(array[0, 1, 2]) d
         where to_regclass('pgqueue.' || pgqueue._partition_name('finished_tasks', (pgqueue._now() at time zone 'UTC')::date + d)) is null
     ) as missing_partitions,
-    (select count(*) from pgqueue.worker_overview w where w.state = 'alive') as workers_alive,
+    (select count(*) from pgqueue.worker_overview w where w.state in ('alive', 'paused')) as workers_alive,
     (select count(*) from pgqueue.worker_overview w where w.state in ('lost', 'silent')) as workers_lost,
     (select count(*) from pgqueue.stuck_tasks) as stuck_tasks,
     (

@@ -131,7 +131,7 @@ begin
             from pgqueue.queues q
             cross join lateral pgqueue.queue_stats(q.name) s
         ),
-        'slots_busy', (select coalesce(sum(w.running), 0) from pgqueue.worker_overview w where w.state in ('alive', 'stopping')),
+        'slots_busy', (select coalesce(sum(w.running), 0) from pgqueue.worker_overview w where w.state in ('alive', 'stopping', 'paused')),
         'slots', (
             select coalesce(sum((c.value #>> '{}')::int), 0)
             from pgqueue.worker_overview w

@@ -44,6 +44,17 @@ def test_workers_are_listed_and_asked_to_stop(cli: Cli, conn: psycopg.Connection
     assert (refused.code, "there is no worker 2" in refused.err) == (2, True)
 
 
+def test_workers_are_paused_and_resumed(cli: Cli, conn: psycopg.Connection[Any]) -> None:
+    conn.execute("select pgqueue.register_worker('here', n, '{default}') from generate_series(7, 8) n")
+    paused = cli("workers", "pause", 1, 2, "--reason", "disk full", "-o", "json")
+    assert [(info["state"], info["pause_reason"]) for info in paused.json] == [("paused", "disk full")] * 2
+    assert "paused 2 workers" in paused.err
+    assert cli("workers", "resume", 2, "-o", "json").json[0]["state"] == "alive"
+    assert [info["state"] for info in cli("workers", "-o", "json").json] == ["paused", "alive"]
+    refused = cli("workers", "resume", 3)
+    assert (refused.code, "there is no worker 3" in refused.err) == (2, True)
+
+
 def test_top_shows_snapshots_on_a_pipe(cli: Cli, conn: psycopg.Connection[Any]) -> None:
     conn.execute(
         "select pgqueue.submit('ship'), pgqueue.submit('ship'), "

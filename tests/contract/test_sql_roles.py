@@ -126,6 +126,8 @@ MATRIX = {
     "select pgqueue.resume_queue('default')": "a",
     "select pgqueue.delete_queue('default')": "a",
     "select pgqueue.request_stop(1)": "a",
+    "select pgqueue.pause_worker(1)": "a",
+    "select pgqueue.resume_worker(1)": "a",
     "select pgqueue.cleanup('1 day')": "a",
     "select pgqueue.task_queue(1)": "wra",
     "select * from pgqueue.list_tasks_in('{default}')": "wra",

@@ -185,6 +185,27 @@ def test_a_worker_is_asked_to_stop(page: Page, url: str, worker: Program) -> Non
     expect(page.locator(".state.alive")).to_have_count(0)
 
 
+def test_a_worker_is_paused_with_a_reason_and_resumed(
+    page: Page, url: str, worker: Program, service: QueueService, conn: Connection
+) -> None:
+    page.goto(f"{url}/workers")
+    page.get_by_role("button", name="Pause", exact=True).click()
+    page.locator("dialog[open]").get_by_label("Reason").fill("the disk is full")
+    page.locator("dialog[open]").get_by_role("button", name="Pause").click()
+    expect(page.locator("main .state.paused")).to_be_visible()
+    expect(page.locator("main")).to_contain_text("the disk is full")
+    task = service.submit_task(TaskRequest(task_type="echo"))
+    page.goto(f"{url}/tasks/{task.task_id}")
+    expect(page.get_by_text("all workers of queue 'default' are paused")).to_be_visible()
+    page.goto(f"{url}/queues")
+    expect(page.locator("main .state.paused")).to_contain_text("workers paused")
+    page.goto(f"{url}/workers")
+    page.get_by_role("button", name="Resume").click()
+    expect(page.locator("main .state.alive")).to_be_visible()
+    assert service.wait_for(task.task_id, timeout=20).status == "completed"
+    assert audited(conn) == [("worker.pause", "done"), ("worker.resume", "done")]
+
+
 def test_running_tasks_are_seen_with_their_worker(
     page: Page, url: str, worker: Program, service: QueueService, tmp_path: Path
 ) -> None:

@@ -23,6 +23,7 @@ from pgqueue import (
     TaskFilter,
     TaskNotFound,
     TaskRequest,
+    WorkerNotFound,
 )
 from pgqueue.http import Client, SyncClient
 from tests.polling import until
@@ -168,7 +169,7 @@ class TestQueues:
         with pytest.raises(QueueNotFound):
             await client.get_queue_stats("nowhere")
 
-    async def test_workers_are_listed(self, client: Client, service: QueueService) -> None:
+    async def test_workers_are_listed_paused_resumed_and_stopped(self, client: Client, service: QueueService) -> None:
         assert await client.list_workers() == []
 
         async def is_seen() -> bool:
@@ -176,6 +177,20 @@ class TestQueues:
 
         async with working(service):
             await until(is_seen)
+            [worker] = await client.list_workers()
+            await client.pause_worker(worker.id, "disk full")
+            [paused] = await client.list_workers()
+            assert (paused.state, paused.pause_reason) == ("paused", "disk full")
+            await client.resume_worker(worker.id)
+            assert (await client.list_workers())[0].state == "alive"
+            await client.stop_worker(worker.id)
+
+            async def is_gone() -> bool:
+                return await client.list_workers() == []
+
+            await until(is_gone)
+            with pytest.raises(WorkerNotFound):
+                await client.stop_worker(worker.id)
 
 
 class TestSchedules:

@@ -10,7 +10,10 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.sql.conftest import Clock, Sql
+    from tests.sql.conftest import Background, Clock, Sql
+
+    Connect = Callable[[], Sql]
+    Start = Callable[[Sql, Callable[[Sql], Any]], Background]
 
 
 def beat(sql: Sql, worker: int, **options: object) -> dict[str, Any]:
@@ -41,7 +44,8 @@ class TestRescue:
         worker = sql.worker(lease=30)
         for _ in range(5):
             clock.advance(29)
-            assert beat(sql, worker) == {"is_lost": False, "stop_requested": False, "cancel_ids": []}
+            told = {"is_lost": False, "stop_requested": False, "is_paused": False, "cancel_ids": []}
+            assert beat(sql, worker) == told
         assert rescue(sql) == {}
 
     def test_a_long_task_of_a_heard_worker_is_left_alone(self, sql: Sql, clock: Clock) -> None:
@@ -359,7 +363,7 @@ class TestStop:
         assert sql.value("select pgqueue.stop_worker(%s)", worker) == 0
 
     def test_an_operator_cannot_stop_what_is_not_there(self, sql: Sql) -> None:
-        error = sql.refuses("QU001", "select pgqueue.request_stop(4711)")
+        error = sql.refuses("QU106", "select pgqueue.request_stop(4711)")
         assert error.diag.message_hint
 
     def test_an_operators_order_is_told_at_once(self, sql: Sql) -> None:
@@ -368,6 +372,121 @@ class TestStop:
         sql.rows("select pgqueue.request_stop(%s)", worker)
         [(channel, payload)] = sql.notifications()
         assert (channel, json.loads(payload)) == ("pgqueue_control", {"kind": "stop", "worker_id": worker})
+
+
+class TestPause:
+    def test_a_paused_worker_claims_nothing_ends_what_it_runs_and_goes_on(self, sql: Sql) -> None:
+        first, second = sql.submit(), sql.submit()
+        worker = sql.worker()
+        leases = sql.claim(worker, 1)
+        sql.rows("select pgqueue.pause_worker(%s)", worker)
+        assert sql.claim(worker) == []
+        assert sql.finish(leases) == []
+        assert (sql.status(first), sql.status(second)) == ("completed", "pending")
+        sql.rows("select pgqueue.resume_worker(%s)", worker)
+        assert [lease.id for lease in sql.claim(worker)] == [second]
+
+    def test_others_have_its_tasks(self, sql: Sql) -> None:
+        task_id = sql.submit()
+        paused, other = sql.worker(), sql.worker()
+        sql.rows("select pgqueue.pause_worker(%s)", paused)
+        assert sql.claim(paused) == []
+        assert [lease.id for lease in sql.claim(other)] == [task_id]
+
+    def test_a_pause_waits_for_a_claim_under_way(self, sql: Sql, connect: Connect, background: Start) -> None:
+        """Whatever was claimed is claimed when the pause is said to be done."""
+        worker, claimer = sql.worker(), connect()
+        sql.submit()
+        claimer.rows("begin")
+        assert claimer.claim(worker)
+        pause = background(connect(), lambda other: other.rows("select pgqueue.pause_worker(%s)", worker))
+        assert pause.waits_for() == {claimer.pid}
+        claimer.rows("commit")
+        pause.result()
+        sql.submit()
+        assert sql.claim(worker) == []
+
+    def test_a_claim_that_meets_a_pause_under_way_claims_nothing(
+        self, sql: Sql, connect: Connect, background: Start
+    ) -> None:
+        worker, operator = sql.worker(), connect()
+        task_id = sql.submit()
+        operator.rows("begin")
+        operator.rows("select pgqueue.pause_worker(%s)", worker)
+        claim = background(connect(), lambda other: other.claim(worker))
+        assert claim.waits_for() == {operator.pid}
+        operator.rows("commit")
+        assert claim.result() == []
+        assert sql.status(task_id) == "pending"
+
+    def test_its_heartbeats_bring_the_order_and_keep_its_lease(self, sql: Sql, clock: Clock) -> None:
+        worker = sql.worker(lease=30)
+        assert beat(sql, worker)["is_paused"] is False
+        sql.rows("select pgqueue.pause_worker(%s, 'disk full')", worker)
+        for _ in range(3):
+            clock.advance(20)
+            assert beat(sql, worker)["is_paused"] is True
+            assert sql.rows("select * from pgqueue.rescue()") == []
+        shown = sql.row("select state, pause_reason, paused_at is not null as is_set from pgqueue.worker_overview")
+        assert shown == {"state": "paused", "pause_reason": "disk full", "is_set": True}
+        sql.rows("select pgqueue.resume_worker(%s)", worker)
+        assert beat(sql, worker)["is_paused"] is False
+        assert sql.row("select state, pause_reason from pgqueue.worker_overview") == {
+            "state": "alive",
+            "pause_reason": None,
+        }
+
+    @pytest.mark.parametrize("kind", ["pause", "resume"])
+    def test_the_order_is_told_at_once_and_the_queues_are_woken(self, sql: Sql, kind: str) -> None:
+        worker = sql.worker("default", "other")
+        sql.rows("listen pgqueue_control")
+        sql.rows("listen pgqueue_wake")
+        sql.rows(f"select pgqueue.{kind}_worker(%s)", worker)
+        (channel, payload), *wakes = sql.notifications()
+        assert (channel, json.loads(payload)) == ("pgqueue_control", {"kind": kind, "worker_id": worker})
+        assert wakes == [("pgqueue_wake", "default"), ("pgqueue_wake", "other")]
+
+    @pytest.mark.parametrize("attending", [True, False])
+    def test_a_submit_wakes_sleepers_as_if_it_were_not_there(self, sql: Sql, *, attending: bool) -> None:
+        paused, sleeper = sql.worker(), sql.worker()
+        sql.rows("select pgqueue.set_wait(%s, 'default', %s)", paused, attending)
+        sql.rows("select pgqueue.set_wait(%s, 'default', false)", sleeper)
+        sql.rows("select pgqueue.pause_worker(%s)", paused)
+        sql.rows("listen pgqueue_wake")
+        sql.submit()
+        assert sql.notifications() == [("pgqueue_wake", "default")]
+        sql.rows("select pgqueue.set_wait(%s, 'default', null)", sleeper)
+        sql.submit()
+        assert sql.notifications() == []
+
+    def test_a_task_says_that_all_its_workers_are_paused(self, sql: Sql) -> None:
+        task_id = sql.submit()
+        first, second = sql.worker(), sql.worker()
+        sql.rows("select pgqueue.pause_worker(%s)", first)
+        assert "it is due" in sql.value("select pgqueue.why_waiting(%s)", task_id)
+        sql.rows("select pgqueue.pause_worker(%s)", second)
+        said = sql.value("select pgqueue.why_waiting(%s)", task_id)
+        assert said == "all workers of queue 'default' are paused (2)"
+
+    def test_pausing_twice_keeps_the_first_moment_and_the_last_reason(self, sql: Sql, clock: Clock) -> None:
+        worker = sql.worker()
+        sql.rows("select pgqueue.pause_worker(%s, 'one')", worker)
+        since = sql.value("select paused_at from pgqueue.workers")
+        clock.advance(5)
+        sql.rows("select pgqueue.pause_worker(%s)", worker)
+        sql.rows("select pgqueue.pause_worker(%s, 'two')", worker)
+        assert sql.row("select paused_at, pause_reason from pgqueue.workers") == {
+            "paused_at": since,
+            "pause_reason": "two",
+        }
+
+    @pytest.mark.parametrize("kind", ["pause", "resume"])
+    def test_who_is_not_there_or_lost_is_refused(self, sql: Sql, clock: Clock, kind: str) -> None:
+        assert sql.refuses("QU106", f"select pgqueue.{kind}_worker(4711)").diag.message_hint
+        worker = sql.worker(lease=1)
+        clock.advance(2)
+        sql.rows("select * from pgqueue.rescue()")
+        sql.refuses("QU106", f"select pgqueue.{kind}_worker(%s)", worker)
 
 
 def test_worker_ids_are_never_used_again(sql: Sql) -> None:

@@ -57,6 +57,7 @@ def test_the_table_holds_the_contracts_states() -> None:
         "QU103": "ScheduleNotFound",
         "QU104": "KeyNotFound",
         "QU105": "OperationNotFound",
+        "QU106": "WorkerNotFound",
         "QU201": "InvalidTransition",
         "QU202": "DuplicateTask",
         "QU203": "IdempotencyConflict",

@@ -113,7 +113,8 @@ async def test_every_route_wants_its_scope(api: Server, keys: Keys) -> None:
     ]
     assert len(routes) > 30
     for method, path, scope in routes:
-        url = keys.url + path.replace("{task_id}", "1").replace("{queue_name}", "default").replace("{name}", "x")
+        url = keys.url + path.replace("{task_id}", "1").replace("{worker_id}", "1")
+        url = url.replace("{queue_name}", "default").replace("{name}", "x")
         for variant in (url, f"{url}/", url.replace("/api/v1/", "/api/v1//"), f"{url}?a=/healthz", f"{url}%2Fhealthz"):
             for client in (nobody, stranger):
                 answer = await client.request(method, variant, headers={"x-forwarded-for": "127.0.0.1"})
@@ -168,6 +169,7 @@ async def test_a_key_for_queues_sees_and_touches_only_those(keys: Keys) -> None:
         await client.get("/tasks?queue_name=theirs"),
         await client.get("/events?queue_name=theirs"),
         await client.post("/queues/theirs/pause"),
+        *[await client.post(f"/workers/1/{action}") for action in ("pause", "resume", "stop")],
         await client.patch("/queues/theirs", json={"concurrency": 0}),
         await client.post("/queues", json={"name": "theirs"}),
         await client.post("/tasks", json={**TASK, "queue_name": "theirs"}),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pgqueue import ConfigurationError, QueueService, TaskContext, TaskRequest
+from pgqueue import ConfigurationError, Database, QueueService, Settings, TaskContext, TaskRequest
 from tests.polling import until
 
 if TYPE_CHECKING:
@@ -141,6 +141,51 @@ async def test_an_operator_stops_a_worker(service: QueueService, gate: Gate) -> 
     await service.stop_worker(info.id)
     async with asyncio.timeout(20):
         await worker
+
+
+async def test_a_paused_worker_ends_what_it_runs_and_takes_nothing_until_it_is_resumed(
+    service: QueueService, serve: Serve, gate: Gate
+) -> None:
+    service.register_queue("default", concurrency=1)
+    async with serve():
+        running, claimed_ahead = await fill(service, "default", 2)
+        await until(lambda: gate.inside["default"] == 1)
+        [info] = await service.list_workers()
+        await service.pause_worker(info.id, "disk full")
+        gate.open.set()
+        assert (await running.wait(20)).status == "completed"
+        [paused] = await service.list_workers()
+        assert (paused.state, paused.pause_reason) == ("paused", "disk full")
+
+        async def is_given_back() -> bool:
+            return str((await claimed_ahead.refresh()).status) == "pending"
+
+        await until(is_given_back)
+        assert await service.why_waiting(claimed_ahead.task_id) == "all workers of queue 'default' are paused (1)"
+        await service.resume_worker(info.id)
+        assert (await claimed_ahead.wait(20)).status == "completed"
+    assert gate.most["default"] == 1
+
+
+async def test_a_resumed_worker_looks_at_once(db: Database, gate: Gate) -> None:
+    """Long before its next heartbeat or look would be due."""
+    patient = Database(db.dsn, settings=Settings(dsn=db.dsn, heartbeat_s=600, poll_s=600, lease_s=2000, grace_s=0))
+    service = QueueService(patient)
+    service.register_handler("gated", gate.handle)
+    gate.open.set()
+    worker = asyncio.create_task(service.start(handle_signals=False))
+    try:
+        [first] = await fill(service, "default", 1)
+        await first.wait(20)
+        [info] = await service.list_workers()
+        await service.pause_worker(info.id)
+        [second] = await fill(service, "default", 1)
+        await service.resume_worker(info.id)
+        assert (await second.wait(20)).status == "completed"
+    finally:
+        worker.cancel()
+        await asyncio.wait([worker])
+        await patient.close()
 
 
 async def test_a_delayed_task_starts_when_it_is_due(service: QueueService, serve: Serve, gate: Gate) -> None:

@@ -19,7 +19,7 @@ from pgqueue_web.api import HANDLERS
 from pgqueue_web.context import Context  # noqa: TC001 - litestar reads the provider's types
 from pgqueue_web.edge import SLASH, Edge
 from pgqueue_web.guard import authorize, check_routes, provide_principal
-from pgqueue_web.requests import ApiRequest, provide_task_id
+from pgqueue_web.requests import ApiRequest, provide_task_id, provide_worker_id
 from pgqueue_web.routes import route as describe
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def litestar_app(context: Context) -> Litestar:
             "api": Provide(provide_context, sync_to_thread=False),
             "who": Provide(provide_principal, sync_to_thread=False),
             "number": Provide(provide_task_id, sync_to_thread=False),
+            "worker": Provide(provide_worker_id, sync_to_thread=False),
             "queue": Provide(_name("queue_name"), sync_to_thread=False),
             "schedule": Provide(_name("name"), sync_to_thread=False),
         },

@@ -211,7 +211,7 @@ class QueueChange(Body):
 
 
 class PauseBody(Body):
-    """Why a queue is paused."""
+    """Why a queue or a worker is paused."""
 
     reason: Reason | None = None
 

@@ -37,6 +37,7 @@ otherwise. Errors are `application/problem+json` (RFC 9457), with `errors` point
 fields and parameters are refused."""
 PATH_PARAMETERS = {
     "task_id": (Bigint, "the task's id"),
+    "worker_id": (Bigint, "the worker's id"),
     "queue_name": (Name, "the queue's name"),
     "name": (Name, "its name"),
 }

@@ -68,6 +68,13 @@ def check_all_queues(who: Principal, what: str) -> None:
         raise Forbidden(f"{what} are over all queues, and this key is limited to some", hint=hint)
 
 
+def check_workers(who: Principal) -> None:
+    """Raise Forbidden where a key that is limited to queues would change a worker, which may serve others."""
+    if who.queues is not None:
+        hint = "pause the queue: POST /api/v1/queues/{queue_name}/pause"
+        raise Forbidden("workers may serve other queues too, and this key is limited to some", hint=hint)
+
+
 def check_routes(routes: Iterable[BaseRoute]) -> None:
     """Raise LookupError for a route that does not say who may use it."""
     for route in routes:

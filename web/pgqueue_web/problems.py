@@ -56,6 +56,7 @@ BY_ERROR: dict[type[errors.PgqueueError], Kind] = {
     errors.ScheduleNotFound: Kind(404, "schedule-not-found", "There is no such schedule"),
     errors.KeyNotFound: Kind(404, "key-not-found", "There is no such key"),
     errors.OperationNotFound: Kind(404, "operation-not-found", "There is no such bulk operation"),
+    errors.WorkerNotFound: Kind(404, "worker-not-found", "There is no such worker"),
     errors.InvalidTransition: Kind(409, "invalid-transition", "The state does not allow this"),
     errors.DuplicateTask: Kind(409, "duplicate-task", "A live task holds this unique key"),
     errors.IdempotencyConflict: Kind(422, "idempotency-conflict", "The idempotency key belongs to another request"),

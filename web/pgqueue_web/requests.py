@@ -12,7 +12,7 @@ import msgspec
 from litestar import Request
 from litestar.datastructures import State
 
-from pgqueue.errors import TaskNotFound
+from pgqueue.errors import TaskNotFound, WorkerNotFound
 from pgqueue_web.problems import Fault, HttpError, pointer_of
 
 if TYPE_CHECKING:
@@ -20,7 +20,15 @@ if TYPE_CHECKING:
 
     from litestar.connection import ASGIConnection
 
-__all__ = ["ApiRequest", "idempotency_key", "preferred_wait", "provide_task_id", "query_of", "read_query"]
+__all__ = [
+    "ApiRequest",
+    "idempotency_key",
+    "preferred_wait",
+    "provide_task_id",
+    "provide_worker_id",
+    "query_of",
+    "read_query",
+]
 
 S = TypeVar("S", bound=msgspec.Struct)
 DEEPEST = 100
@@ -169,6 +177,16 @@ def provide_task_id(request: Request[Any, Any, Any]) -> int:
     text = request.path_params["task_id"]
     if not INTEGER.fullmatch(text) or not 0 < int(text) < 2**63:
         raise TaskNotFound(f"there is no task {text[:80]!r}", hint="ids are whole numbers from 1 on", sqlstate="QU102")
+    return int(text)
+
+
+def provide_worker_id(request: Request[Any, Any, Any]) -> int:
+    """Return the worker's id from the path. Raises WorkerNotFound for what is no id."""
+    text = request.path_params["worker_id"]
+    if not INTEGER.fullmatch(text) or not 0 < int(text) < 2**63:
+        raise WorkerNotFound(
+            f"there is no worker {text[:80]!r}", hint="ids are whole numbers from 1 on", sqlstate="QU106"
+        )
     return int(text)
 
 

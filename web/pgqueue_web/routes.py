@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 
     from pgqueue.models import Scope
 
-__all__ = ["Api", "Number", "PathName", "Who", "route"]
+__all__ = ["Api", "Number", "PathName", "Who", "Worker", "route"]
 
 Api = NamedDependency[Context]
 Who = NamedDependency[Principal]
 Number = NamedDependency[int]
 """The task's id, from the path."""
+Worker = NamedDependency[int]
+"""The worker's id, from the path."""
 PathName = NamedDependency[str]
 """A name from the path."""
 

@@ -5,15 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
-from litestar import get
+from litestar import get, post
 from litestar.di import NamedDependency
+from litestar.params import JSONBody
 
-from pgqueue_web.bodies import AuditList, WorkerList
+from pgqueue import calls
+from pgqueue.errors import WorkerNotFound
+from pgqueue.models import WorkerInfo
+from pgqueue_web.bodies import AuditList, PauseBody, WorkerList
+from pgqueue_web.guard import check_workers
 from pgqueue_web.queries import PageQuery
-from pgqueue_web.routes import Api, Who, route
+from pgqueue_web.routes import Api, Who, Worker, route
 
 if TYPE_CHECKING:
-    from pgqueue.models import Principal, WorkerInfo
+    from pgqueue.models import Principal
+    from pgqueue_web.context import Context
 
 __all__ = ["HANDLERS"]
 
@@ -34,6 +40,61 @@ def _shown(info: WorkerInfo, who: Principal) -> WorkerInfo | None:
     return msgspec.structs.replace(info, queues=queues, concurrency=slots, status={}) if queues else None
 
 
+@post(
+    "/workers/{worker_id:str}/pause",
+    **route("manage", refusals=(400, 404, 413, 415)),
+    status_code=200,
+    tags=["workers"],
+    summary="Pause a worker",
+)
+async def pause_worker(api: Api, who: Who, worker: Worker, data: JSONBody[PauseBody | None] = None) -> WorkerInfo:
+    """It claims nothing more; what it runs goes on."""
+    check_workers(who)
+    reason = data.reason if data else None
+    async with api.audited(who, "worker.pause", worker) as doing:
+        doing.detail = {"reason": reason}
+        await api.db.run(calls.pause_worker(worker, reason), conn=doing.conn)
+        return await _one(api, worker, doing.conn)
+
+
+@post(
+    "/workers/{worker_id:str}/resume",
+    **route("manage", refusals=(404,)),
+    status_code=200,
+    tags=["workers"],
+    summary="Resume a worker",
+)
+async def resume_worker(api: Api, who: Who, worker: Worker) -> WorkerInfo:
+    """Undo a pause."""
+    check_workers(who)
+    async with api.audited(who, "worker.resume", worker) as doing:
+        await api.db.run(calls.resume_worker(worker), conn=doing.conn)
+        return await _one(api, worker, doing.conn)
+
+
+@post(
+    "/workers/{worker_id:str}/stop",
+    **route("manage", refusals=(404,)),
+    status_code=202,
+    tags=["workers"],
+    summary="Ask a worker to stop",
+)
+async def stop_worker(api: Api, who: Who, worker: Worker) -> WorkerInfo:
+    """It claims nothing more, ends what it runs, and leaves."""
+    check_workers(who)
+    async with api.audited(who, "worker.stop", worker) as doing:
+        await api.db.run(calls.request_stop(worker), conn=doing.conn)
+        return await _one(api, worker, doing.conn)
+
+
+async def _one(api: Context, worker_id: int, conn: object) -> WorkerInfo:
+    for info in await api.db.run(calls.list_workers(), conn=conn):
+        if info.id == worker_id:
+            return info
+    msg = f"there is no worker {worker_id}"
+    raise WorkerNotFound(msg, detail={"worker_id": worker_id}, sqlstate="QU106")
+
+
 @get("/audit-log", **route("admin", query=PageQuery), tags=["server"], summary="Read the audit log")
 async def list_audit(api: Api, wanted: NamedDependency[PageQuery]) -> AuditList:
     """Who did what, newest first."""
@@ -41,4 +102,4 @@ async def list_audit(api: Api, wanted: NamedDependency[PageQuery]) -> AuditList:
     return AuditList(entries, entries[-1].id if len(entries) == wanted.limit else None)
 
 
-HANDLERS = [list_workers, list_audit]
+HANDLERS = [list_workers, pause_worker, resume_worker, stop_worker, list_audit]

@@ -37,7 +37,8 @@ async def show_queues(request: Request[Any, Any, Any], api: Api, who: Who) -> Re
     for info in workers:
         for name in info.queues if info.state == "alive" else ():
             slots[name] += info.concurrency.get(name, 0)
-    return page(request, "queues.html", queues=rows, rates=rates, slots=slots)
+    idle = {name for info in workers if info.state == "paused" for name in info.queues} - slots.keys()
+    return page(request, "queues.html", queues=rows, rates=rates, slots=slots, idle=idle)
 
 
 @post("/queues", **of("manage"), status_code=200)

@@ -1,4 +1,4 @@
-"""Workers: alive or not, what they run; asked to stop."""
+"""Workers: alive or not, what they run; paused, resumed, asked to stop."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from collections import defaultdict
 from typing import Any
 
 from litestar import Request, Response, get, post
-from litestar.params import FromPath
 
 from pgqueue import calls
 from pgqueue_web.dashboard.render import page
 from pgqueue_web.dashboard.replies import done, form_of, of, reading
-from pgqueue_web.problems import HttpError
-from pgqueue_web.routes import Api, Who
+from pgqueue_web.guard import check_workers
+from pgqueue_web.routes import Api, Who, Worker
 
 __all__ = ["HANDLERS"]
 
@@ -30,15 +29,35 @@ async def show_workers(request: Request[Any, Any, Any], api: Api, who: Who) -> R
     return page(request, "workers.html", workers=seen, running=by_worker)
 
 
-@post("/workers/{worker_id:int}/stop", **of("manage"), status_code=200)
-async def stop_worker(request: Request[Any, Any, Any], api: Api, who: Who, worker_id: FromPath[int]) -> Response[Any]:
+@post("/workers/{worker_id:str}/pause", **of("manage"), status_code=200)
+async def pause_worker(request: Request[Any, Any, Any], api: Api, who: Who, worker: Worker) -> Response[Any]:
+    """Let it take no more tasks; what it runs goes on."""
+    reason = (await form_of(request)).get("reason", "").strip() or None
+    check_workers(who)
+    async with api.audited(who, "worker.pause", worker) as doing:
+        doing.detail = {"reason": reason}
+        await api.db.run(calls.pause_worker(worker, reason), conn=doing.conn)
+    return done(request, f"Worker {worker} is paused.", "/workers")
+
+
+@post("/workers/{worker_id:str}/resume", **of("manage"), status_code=200)
+async def resume_worker(request: Request[Any, Any, Any], api: Api, who: Who, worker: Worker) -> Response[Any]:
+    """Let it go on."""
+    await form_of(request)
+    check_workers(who)
+    async with api.audited(who, "worker.resume", worker) as doing:
+        await api.db.run(calls.resume_worker(worker), conn=doing.conn)
+    return done(request, f"Worker {worker} goes on.", "/workers")
+
+
+@post("/workers/{worker_id:str}/stop", **of("manage"), status_code=200)
+async def stop_worker(request: Request[Any, Any, Any], api: Api, who: Who, worker: Worker) -> Response[Any]:
     """Let it end what it runs, and stop."""
     await form_of(request)
-    if who.queues is not None:
-        raise HttpError(403, "a key that is limited to queues stops no worker")
-    async with api.audited(who, "worker.stop", worker_id) as doing:
-        await api.db.run(calls.request_stop(worker_id), conn=doing.conn)
-    return done(request, f"Worker {worker_id} is asked to stop.", "/workers")
+    check_workers(who)
+    async with api.audited(who, "worker.stop", worker) as doing:
+        await api.db.run(calls.request_stop(worker), conn=doing.conn)
+    return done(request, f"Worker {worker} is asked to stop.", "/workers")
 
 
-HANDLERS = [show_workers, stop_worker]
+HANDLERS = [show_workers, pause_worker, resume_worker, stop_worker]
