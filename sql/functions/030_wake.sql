@@ -8,15 +8,7 @@ create or replace function pgqueue._wake(p_queue_name text) returns void
 language plpgsql volatile
 as $$
 begin
-    if (
-        select bool_and(not w.attending)
-        from pgqueue.waits w
-        join pgqueue.workers k on k.id = w.worker_id
-        where w.queue_name = p_queue_name
-        and k.lost_at is null
-        and k.paused_at is null
-        and k.heartbeat_at + k.lease > pgqueue._now()
-    )
+    if (select bool_and(not w.attending) from pgqueue.waits w where w.queue_name = p_queue_name and w.fresh_until > pgqueue._now())
     or current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
         perform pgqueue._notify('pgqueue_wake', p_queue_name);
     end if;
@@ -37,6 +29,26 @@ end $$;
 
 comment on function pgqueue._notify(text, text) is 'pg_notify, unless silenced or in danger of filling the notification queue.';
 
+-- How long a worker's word counts that it has free slots: as long as its lease, and never while it is paused.
+create or replace function pgqueue._fresh_until(p_worker pgqueue.workers) returns timestamptz
+language sql stable
+as $$
+    select case when p_worker.lost_at is null and p_worker.paused_at is null then p_worker.heartbeat_at + p_worker.lease else '-infinity' end
+$$;
+
+comment on function pgqueue._fresh_until(pgqueue.workers) is 'Until when a worker is counted among those who have free slots.';
+
+create or replace function pgqueue._renew_waits(p_worker_id bigint) returns void
+language sql volatile
+as $$
+    update pgqueue.waits w
+    set fresh_until = pgqueue._fresh_until(k)
+    from pgqueue.workers k
+    where k.id = p_worker_id and w.worker_id = k.id and w.queue_name = any(k.queues)
+$$;
+
+comment on function pgqueue._renew_waits(bigint) is 'A worker was heard, paused or resumed: its word counts anew. The caller has locked its row.';
+
 -- A worker says that it has free slots in a queue: attending (it looks by itself), waiting (it sleeps),
 -- or null (it has none, or stops).
 create or replace function pgqueue.set_wait(p_worker_id bigint, p_queue_name text, p_attending boolean) returns void
@@ -46,10 +58,10 @@ begin
     if p_attending is null then
         delete from pgqueue.waits w where w.queue_name = p_queue_name and w.worker_id = p_worker_id;
     else
-        insert into pgqueue.waits as w (queue_name, worker_id, attending)
-        values (p_queue_name, p_worker_id, p_attending)
-        on conflict (queue_name, worker_id) do update set attending = excluded.attending
-        where w.attending <> excluded.attending;
+        insert into pgqueue.waits as w (queue_name, worker_id, attending, fresh_until)
+        select p_queue_name, k.id, p_attending, pgqueue._fresh_until(k) from pgqueue.workers k where k.id = p_worker_id for key share
+        on conflict (queue_name, worker_id) do update set attending = excluded.attending, fresh_until = excluded.fresh_until
+        where (w.attending, w.fresh_until) is distinct from (excluded.attending, excluded.fresh_until);
     end if;
 end $$;
 

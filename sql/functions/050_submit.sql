@@ -8,13 +8,13 @@ as $$
 declare
     v_capacity int;
     v_has_lane boolean;
-    v_has_waits boolean;
+    v_all_sleep boolean;
 begin
     select
         q.capacity,
         exists (select from pgqueue.lanes l where l.queue_name = new.queue_name and l.rank = new.rank),
-        exists (select from pgqueue.waits w where w.queue_name = new.queue_name)
-    into v_capacity, v_has_lane, v_has_waits
+        (select bool_and(not w.attending) from pgqueue.waits w where w.queue_name = new.queue_name and w.fresh_until > pgqueue._now())
+    into v_capacity, v_has_lane, v_all_sleep
     from pgqueue.queues q
     where q.name = new.queue_name;
     if not found then
@@ -26,7 +26,7 @@ begin
     if not v_has_lane then
         insert into pgqueue.lanes (queue_name, rank) values (new.queue_name, new.rank);
     end if;
-    if v_has_waits or current_setting('transaction_isolation') <> 'read committed' then
+    if v_all_sleep or current_setting('transaction_isolation') <> 'read committed' then
         perform pgqueue._wake(new.queue_name);
     end if;
     return null;

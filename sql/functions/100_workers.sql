@@ -37,6 +37,7 @@ begin
     returning w.stop_requested_at is not null, w.paused_at is not null into stop_requested, is_paused;
     is_lost := not found;
     if not is_lost then
+        perform pgqueue._renew_waits(p_worker_id);
         v_unknown := array(
             select c.claim_no
             from pgqueue.claims c
@@ -101,6 +102,7 @@ language plpgsql volatile security definer set search_path = '' set jit = off se
 as $$
 declare
     v record;
+    v_queues text[];
 begin
     for v in
         select w.id, w.hostname, w.pid, w.heartbeat_at
@@ -121,8 +123,9 @@ begin
             ),
             false
         );
-        perform pgqueue._wake(w.queue_name) from pgqueue.waits w where w.worker_id = v.id;
-        delete from pgqueue.waits w where w.worker_id = v.id;
+        with gone as (delete from pgqueue.waits w where w.worker_id = v.id returning w.queue_name)
+        select array_agg(g.queue_name) into v_queues from gone g;
+        perform pgqueue._wake(q.queue_name) from unnest(v_queues) as q (queue_name);
         return next;
     end loop;
     -- A worker's row that was deleted by hand leaves claims that nobody would ask for.
@@ -204,6 +207,7 @@ begin
     if not found then
         perform pgqueue._worker_not_found(p_worker_id);
     end if;
+    perform pgqueue._renew_waits(p_worker_id);
     perform pgqueue._order('pause', p_worker_id);
     perform pgqueue._notify('pgqueue_wake', q.queue_name) from unnest(v_queues) as q (queue_name);
 end $$;
@@ -224,6 +228,7 @@ begin
     if not found then
         perform pgqueue._worker_not_found(p_worker_id);
     end if;
+    perform pgqueue._renew_waits(p_worker_id);
     perform pgqueue._order('resume', p_worker_id);
     perform pgqueue._notify('pgqueue_wake', q.queue_name) from unnest(v_queues) as q (queue_name);
 end $$;

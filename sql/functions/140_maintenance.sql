@@ -17,9 +17,7 @@ begin
     perform pgqueue._forget_ticks();
     perform pgqueue._forget_operations();
     delete from pgqueue.listeners l where l.fresh_until < pgqueue._now();
-    delete from pgqueue.waits w
-    using pgqueue.workers k
-    where k.id = w.worker_id and (k.lost_at is not null or k.heartbeat_at + k.lease < pgqueue._now());
+    delete from pgqueue.waits w where w.fresh_until < pgqueue._now();
     delete from pgqueue.task_progress p
     where p.updated_at < pgqueue._now() - interval '1 minute'
     and not exists (select from pgqueue.tasks t where t.id = p.task_id);

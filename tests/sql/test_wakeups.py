@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pgqueue.embedded import Server
-    from tests.sql.conftest import Sql
+    from tests.sql.conftest import Clock, Sql
 
 QUEUE = "default"
+LEASE = 30
 XMAX = "select pg_snapshot_xmax(pg_current_snapshot())::text"
 
 
@@ -104,6 +105,10 @@ class Sleeper:
         """Look until it may sleep, while nobody else does anything."""
         while not self.try_to_sleep():
             pass
+
+    def beat(self) -> None:
+        """It is heard."""
+        self.sql.rows("select * from pgqueue.heartbeat(%s)", self.worker)
 
     def learns_of_it(self) -> bool:
         """Whether it gets anything to do without its safety poll; a woken worker starts over."""
@@ -327,13 +332,30 @@ class TestAnAttendantThatFillsUp:
         sleeper.wake_up_to_look()
         assert sleeper.found
 
-    def test_an_attendant_whose_heartbeat_is_old_attends_nothing(self, sql: Sql, connect: Callable[[], Sql]) -> None:
+    def test_an_attendant_whose_heartbeat_is_old_attends_nothing(
+        self, sql: Sql, connect: Callable[[], Sql], clock: Clock
+    ) -> None:
+        sleeper = Sleeper(connect())
+        sleeper.fall_asleep()
+        attend(sql)
+        clock.advance(LEASE - 1)
+        sleeper.beat()
+        clock.advance(2)
+        insert(sql)
+        assert sleeper.learns_of_it()
+
+    def test_one_that_is_heard_attends_after_its_first_lease_too(
+        self, sql: Sql, connect: Callable[[], Sql], clock: Clock
+    ) -> None:
         sleeper = Sleeper(connect())
         sleeper.fall_asleep()
         attendant = attend(sql)
-        sql.rows("update pgqueue.workers set heartbeat_at = now() - interval '1 hour' where id = %s", attendant)
+        clock.advance(LEASE - 1)
+        sleeper.beat()
+        sql.rows("select * from pgqueue.heartbeat(%s)", attendant)
+        clock.advance(2)
         insert(sql)
-        assert sleeper.learns_of_it()
+        assert not sleeper.learns_of_it()
 
 
 class TestAClaimThatRollsBack:
@@ -359,7 +381,7 @@ class TestAClaimThatRollsBack:
     def test_without_the_fence_its_task_is_missed(self, connect: Callable[[], Sql]) -> None:
         assert not self.play(connect(), Sleeper(connect(), Fence.NONE))
 
-    def test_one_that_dies_later_is_found_by_rescue(self, sql: Sql, connect: Callable[[], Sql]) -> None:
+    def test_one_that_dies_later_is_found_by_rescue(self, sql: Sql, connect: Callable[[], Sql], clock: Clock) -> None:
         """An attendant that took the task into a transaction and died: rescue wakes whoever sleeps."""
         sleeper = Sleeper(connect())
         sleeper.fall_asleep()
@@ -369,8 +391,10 @@ class TestAClaimThatRollsBack:
         sql.claim(attendant)
         sql.rows("rollback")
         assert not sleeper.learns_of_it()
-        sql.rows("update pgqueue.workers set heartbeat_at = now() - interval '1 hour' where id = %s", attendant)
-        sql.rows("select * from pgqueue.rescue()")
+        clock.advance(LEASE - 1)
+        sleeper.beat()
+        clock.advance(2)
+        assert sql.column("select worker_id from pgqueue.rescue()") == [attendant]
         assert sleeper.learns_of_it()
 
 
@@ -401,9 +425,26 @@ class TestWhoSpeaks:
         insert(sql)
         assert ear.notifications() == [("pgqueue_wake", QUEUE)]
 
-    def test_a_lost_sleeper_is_not(self, sql: Sql, connect: Callable[[], Sql], ear: Sql) -> None:
-        Sleeper(connect()).fall_asleep()
-        sql.rows("update pgqueue.workers set lost_at = now()")
+    @pytest.mark.parametrize("is_rescued", [False, True])
+    def test_a_lost_sleeper_is_not(
+        self, sql: Sql, connect: Callable[[], Sql], ear: Sql, clock: Clock, *, is_rescued: bool
+    ) -> None:
+        sleeper = Sleeper(connect())
+        sleeper.fall_asleep()
+        clock.advance(LEASE + 1)
+        if is_rescued:
+            assert sql.column("select worker_id from pgqueue.rescue()") == [sleeper.worker]
+        insert(sql)
+        assert ear.notifications() == []
+
+    def test_a_worker_that_was_lost_may_say_what_it_likes(
+        self, sql: Sql, connect: Callable[[], Sql], ear: Sql, clock: Clock
+    ) -> None:
+        sleeper = Sleeper(connect())
+        clock.advance(LEASE + 1)
+        sql.rows("select * from pgqueue.rescue()")
+        sleeper.announce()
+        sleeper.commit()
         insert(sql)
         assert ear.notifications() == []
 
