@@ -42,6 +42,7 @@ FIELDS_HINT = (
 )
 ZONE_HINT = "use a name of the IANA time zone database, for instance Europe/Berlin or UTC"
 LAST_YEAR = 2999
+LONGEST = 200
 SECOND = timedelta(seconds=1)
 
 
@@ -146,6 +147,8 @@ def cron_of(expression: str, time_zone: str = "UTC") -> Cron:
 
 
 def _read(expression: str, plain: str, fields: list[str]) -> croniter:
+    if len(expression) > LONGEST:
+        raise _refused(expression[:LONGEST] + "…", f"it has {len(expression)} characters, more than {LONGEST}")
     if len(fields) not in (5, 6):
         raise _refused(expression, f"it has {len(fields)} field{'s' * (len(fields) != 1)}")
     for field in fields:

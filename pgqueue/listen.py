@@ -12,7 +12,7 @@ import random
 import time
 import uuid
 import weakref
-from collections import Counter, defaultdict
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
@@ -38,7 +38,6 @@ __all__ = [
     "cancel_all",
     "events_of",
     "hub_of",
-    "is_in_scope",
 ]
 
 EVENTS = "pgqueue_events"
@@ -71,8 +70,7 @@ class Hub:
         self._on_reconnect: list[Callable[[], None]] = []
         self._heard = asyncio.Event()
         self._first_try = asyncio.Event()
-        self._followers: set[Subscription] = set()
-        self._followed: Counter[Key] = Counter()
+        self._followers: defaultdict[Key, set[Subscription]] = defaultdict(set)
         self._registering = asyncio.Lock()
         self._left = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -132,16 +130,14 @@ class Hub:
         Inside the block every change made by a transaction that began after a `fence` taken there is followed
         by an event, as long as `is_alive` and `generation` stay: who sees them change must look for itself.
         """
-        subscription = Subscription(scope, task_id, queue_name)
-        self._followers.add(subscription)
-        self._followed[subscription.key] += 1
+        key, subscription = (scope, task_id, queue_name), Subscription()
+        self._followers[key].add(subscription)
         try:
             async with self._registering:
-                await self._database.run(calls.follow(self._hub_id, scope, task_id, queue_name))
+                await self._database.run(calls.follow(self._hub_id, *key))
             yield subscription
         finally:
-            self._followers.discard(subscription)
-            self._followed[subscription.key] -= 1
+            self._followers[key].discard(subscription)
             self._left.set()
 
     async def _keep_registered(self) -> None:
@@ -160,22 +156,23 @@ class Hub:
                 self._left.set()
 
     async def _end_unfollowed(self) -> None:
-        for key in [key for key, count in self._followed.items() if count == 0]:
+        for key in [key for key, followers in self._followers.items() if not followers]:
             async with self._registering:
-                if self._followed[key] == 0:
+                if not self._followers[key]:
                     await self._database.run(calls.unfollow(self._hub_id, *key))
-                    if self._followed[key] == 0:
-                        del self._followed[key]
+                    if not self._followers[key]:
+                        del self._followers[key]
 
     async def _register_all(self) -> None:
-        for key in [key for key, count in self._followed.items() if count > 0]:
+        for key in [key for key, followers in self._followers.items() if followers]:
             async with self._registering:
-                if self._followed[key] > 0:
+                if self._followers[key]:
                     await self._database.run(calls.follow(self._hub_id, *key))
 
     def _wake_followers(self) -> None:
-        for follower in list(self._followers):
-            follower.wake()
+        for followers in self._followers.values():
+            for follower in followers:
+                follower.wake()
 
     # The connection
 
@@ -253,9 +250,11 @@ class Hub:
             _guarded(callback, notify.payload)
 
     def _dispatch(self, payload: str) -> None:
+        """Hand events to those who follow their task, their queue or everything: the others cost nothing."""
         for event in events_of(payload):
-            for follower in list(self._followers):
-                follower.offer(event)
+            for key in (("task", event.task_id, ""), ("queue", 0, event.queue_name), ("all", 0, "")):
+                for follower in self._followers.get(key, ()):
+                    follower.offer(event)
 
 
 _hubs: weakref.WeakKeyDictionary[Database, tuple[asyncio.AbstractEventLoop, Hub]] = weakref.WeakKeyDictionary()
@@ -293,14 +292,6 @@ def events_of(payload: str) -> list[Event]:
         return []
 
 
-def is_in_scope(event: Event, key: Key) -> bool:
-    """Tell whether an event belongs to a scope."""
-    scope, task_id, queue_name = key
-    if scope == "task":
-        return event.task_id == task_id
-    return scope == "all" or event.queue_name == queue_name
-
-
 def _guarded(callback: Callable[..., None], *arguments: str) -> None:
     try:
         callback(*arguments)
@@ -311,19 +302,17 @@ def _guarded(callback: Callable[..., None], *arguments: str) -> None:
 class Subscription:
     """Events of one scope, in a bounded buffer: one who falls behind is told to read the state anew."""
 
-    def __init__(self, scope: str, task_id: int, queue_name: str) -> None:
+    def __init__(self) -> None:
         """Made by Hub.follow."""
-        self.key: Key = (scope, task_id, queue_name)
         self.was_cut = False
         self._events: asyncio.Queue[Event | None] = asyncio.Queue(MOST_PENDING)
 
     def offer(self, event: Event) -> None:
-        """Take an event that is in scope."""
-        if is_in_scope(event, self.key):
-            try:
-                self._events.put_nowait(event)
-            except asyncio.QueueFull:
-                self.was_cut = True
+        """Take an event."""
+        try:
+            self._events.put_nowait(event)
+        except asyncio.QueueFull:
+            self.was_cut = True
 
     def wake(self) -> None:
         """Make `next` return: the state must be read anew."""

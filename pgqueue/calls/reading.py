@@ -123,10 +123,9 @@ def count_tasks(task_filter: TaskFilter) -> Call[tuple[int, bool]]:
 
 def list_cursor(task_filter: TaskFilter) -> Call[int | None]:
     """pgqueue.list_cursor: where a search that found too few has stopped; None where it saw all."""
-    if task_filter.queue_names is not None:
-        return Call("select null::bigint", (), value)
     before_id = None if task_filter.before_id is None else task_key(task_filter.before_id)
-    sql = "select pgqueue.list_cursor(%s, %s, %s, %s, %s, %s, %s, %s::bigint)"
+    function, queues = _queues_of("list_cursor", task_filter)
+    sql = f"select pgqueue.{function}({queues}, %s, %s, %s, %s, %s, %s, %s::bigint)"
     return Call(sql, (*_filter_row(task_filter), before_id), value)
 
 
@@ -199,12 +198,18 @@ def queue_stats(name: str) -> Call[QueueStats]:
     return Call("select * from pgqueue.queue_stats(%s)", (name,), lambda rows: QueueStats(*rows[0]))
 
 
-def task_statistics(start: datetime, end: datetime) -> Call[TaskStatistics]:
-    """pgqueue.task_statistics: what finished from start up to before end."""
+def task_statistics(start: datetime, end: datetime, queue_names: Sequence[str] | None = None) -> Call[TaskStatistics]:
+    """pgqueue.task_statistics: what finished from start up to before end, in all queues or in some."""
     check_time(start, "start")
     check_time(end, "end")
-    sql = "select * from pgqueue.task_statistics(%s::timestamptz, %s::timestamptz)"
-    return Call(sql, (start, end), lambda rows: TaskStatistics(*rows[0]))
+    sql = "select * from pgqueue.task_statistics(%s::timestamptz, %s::timestamptz, %s::text[])"
+    return Call(sql, (start, end, _names(queue_names)), lambda rows: TaskStatistics(*rows[0]))
+
+
+def _names(queue_names: Sequence[str] | None) -> list[str] | None:
+    for name in queue_names or ():
+        check_text(name, "queue_names")
+    return None if queue_names is None else list(queue_names)
 
 
 def task_series(  # noqa: PLR0913 - as in SQL

@@ -224,13 +224,16 @@ def backfill_schedule(
     return Call(sql, (name, list(ticks), following, dry_run), lambda rows: [_tick(row) for row in rows])
 
 
-def scheduler_stats() -> Call[SchedulerStats]:
-    """pgqueue.scheduler_stats."""
+def scheduler_stats(queue_names: Sequence[str] | None = None) -> Call[SchedulerStats]:
+    """pgqueue.scheduler_stats: of all schedules, or of those of some queues."""
+    for name in queue_names or ():
+        check_text(name, "queue_names")
     sql = (
         "select active_jobs, paused_jobs, ended_jobs, failed_jobs, next_run_at, lag, fired, queued_ticks "
-        "from pgqueue.scheduler_stats()"
+        "from pgqueue.scheduler_stats(%s::text[])"
     )
-    return Call(sql, (), lambda rows: SchedulerStats(*rows[0]))
+    names = None if queue_names is None else list(queue_names)
+    return Call(sql, (names,), lambda rows: SchedulerStats(*rows[0]))
 
 
 def due_schedules(limit: int = 100, name: str | None = None) -> Call[list[DueSchedule]]:

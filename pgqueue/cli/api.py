@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import threading
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
@@ -14,11 +17,13 @@ from pgqueue.cli.talk import say
 from pgqueue.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from pgqueue.database import Database
     from pgqueue_web import Server
 
+END_S = 2.5
+"""Seconds from a signal to the end of the process at the latest."""
 F = TypeVar("F", bound="Callable[..., Any]")
 
 
@@ -51,14 +56,37 @@ def api(host: str | None, port: int | None) -> None:
 
     chosen = settings.load(dsn=resolve().dsn or None)
     log.configure(chosen.log_level, chosen.log_format)
-    database = Database(chosen.dsn, settings=chosen).limited(chosen.api_timeout_s)
+    database = Database(chosen.dsn, settings=chosen)
     server = make_server(database, host, port)
 
     async def within() -> None:
-        async with database:
+        async with database, _ending_in_time(server):
             await server.run(ready=lambda: announce(server))
 
     asyncio.run(within())
+
+
+@contextlib.asynccontextmanager
+async def _ending_in_time(server: Server) -> AsyncIterator[None]:
+    """Let the process end within 3 s of a signal, whatever still waits for a database that does not answer."""
+
+    async def watch() -> None:
+        await server.context.stopping.wait()
+        last = threading.Timer(END_S, _cut_off)
+        last.daemon = True
+        last.start()
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
+
+
+def _cut_off() -> None:
+    """End the process: what is under way in the database is rolled back there."""
+    say("what was still under way is cut off")
+    os._exit(0)
 
 
 def make_server(database: Database, host: str | None, port: int | None) -> Server:

@@ -116,9 +116,9 @@ class SchedulerService:
         words = cron_of(cron_expr, time_zone).describe()
         return words, preview(cron_expr, time_zone, count, await self.db.run(calls.clock()))
 
-    async def get_scheduler_stats(self) -> SchedulerStats:
-        """Count schedules by state, and say how late the oldest due tick is."""
-        return await self.db.run(calls.scheduler_stats())
+    async def get_scheduler_stats(self, queue_names: Sequence[str] | None = None) -> SchedulerStats:
+        """Count schedules by state, in all queues or some, and say how late the oldest due tick is."""
+        return await self.db.run(calls.scheduler_stats(queue_names))
 
     list_scheduled_tasks = async_method(calls.list_schedules)
     get_scheduled_task_history = async_method(calls.get_schedule_ticks)

@@ -13,6 +13,7 @@ from pgqueue.services.scheduling import changes_of, next_runs, preview, ticks_in
 from pgqueue.sync.operations import sync_method
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from pgqueue.database import SyncDatabase
@@ -105,9 +106,9 @@ class SchedulerService:
         words = cron_of(cron_expr, time_zone).describe()
         return words, preview(cron_expr, time_zone, count, self.db.run(calls.clock()))
 
-    def get_scheduler_stats(self) -> SchedulerStats:
-        """Count schedules by state, and say how late the oldest due tick is."""
-        return self.db.run(calls.scheduler_stats())
+    def get_scheduler_stats(self, queue_names: Sequence[str] | None = None) -> SchedulerStats:
+        """Count schedules by state, in all queues or some, and say how late the oldest due tick is."""
+        return self.db.run(calls.scheduler_stats(queue_names))
 
     list_scheduled_tasks = sync_method(calls.list_schedules)
     get_scheduled_task_history = sync_method(calls.get_schedule_ticks)

@@ -502,7 +502,8 @@ end $$;
 
 comment on function pgqueue._check_window(timestamptz, timestamptz) is 'Raises QU001 for a window that ends before it starts.';
 
-create or replace function pgqueue.task_statistics(p_from timestamptz, p_to timestamptz)
+drop function if exists pgqueue.task_statistics(timestamptz, timestamptz);
+create or replace function pgqueue.task_statistics(p_from timestamptz, p_to timestamptz, p_queue_names text[] default null)
 returns table (
     total bigint, completed bigint, failed bigint, cancelled bigint, pending bigint, running bigint, success_rate double precision,
     avg_duration_ms double precision, p50_duration_ms double precision, p95_duration_ms double precision, p99_duration_ms double precision
@@ -513,7 +514,7 @@ begin
     perform pgqueue._check_window(p_from, p_to);
     return query
     with ended as materialized (
-        select e.* from pgqueue._ended(p_from, p_to, 'day') e
+        select e.* from pgqueue._ended(p_from, p_to, 'day') e where p_queue_names is null or e.queue_name = any(p_queue_names)
     ),
     counted as (
         select
@@ -538,6 +539,7 @@ begin
         select coalesce(sum(l.pending + l.scheduled + l.blocked), 0)::bigint as pending, coalesce(sum(l.running), 0)::bigint as running
         from pgqueue.queues q
         cross join lateral pgqueue._live_counts(q.name) l
+        where p_queue_names is null or q.name = any(p_queue_names)
     )
     select
         c.ended + l.pending + l.running, c.completed, c.failed, c.cancelled, l.pending, l.running,
@@ -546,7 +548,7 @@ begin
     from counted c cross join timed t cross join live l;
 end $$;
 
-comment on function pgqueue.task_statistics(timestamptz, timestamptz) is
+comment on function pgqueue.task_statistics(timestamptz, timestamptz, text[]) is
 'Counts, success rate (percent of the ended) and durations of what finished from p_from up to before p_to; percentiles true to 5 percent.';
 
 -- One row a step, for each queue and type that had any where p_by names them; steps are of UTC, and what had

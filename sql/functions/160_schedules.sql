@@ -170,6 +170,9 @@ begin
         perform pgqueue._schedule_not_found(p_name);
     end if;
     v := jsonb_populate_record(v, p_changes);
+    if p_changes ? 'payload' then
+        v.payload := p_changes -> 'payload';
+    end if;
     update pgqueue.schedules s
     set name = v.name, task_type = v.task_type, cron_expr = v.cron_expr, payload = v.payload, queue_name = v.queue_name,
         time_zone = v.time_zone, priority = v.priority, max_retries = v.max_retries, timeout = v.timeout, user_id = v.user_id,
@@ -259,7 +262,8 @@ end $$;
 
 comment on function pgqueue.get_schedule_ticks(text, int, timestamptz) is 'What became of the ticks of a schedule, newest first.';
 
-create or replace function pgqueue.scheduler_stats()
+drop function if exists pgqueue.scheduler_stats();
+create or replace function pgqueue.scheduler_stats(p_queue_names text[] default null)
 returns table (
     active_jobs bigint, paused_jobs bigint, ended_jobs bigint, failed_jobs bigint, next_run_at timestamptz,
     lag double precision, fired bigint, queued_ticks bigint
@@ -280,11 +284,17 @@ begin
             min(s.next_run_at) filter (where s.is_active), min(s.updated_at) filter (where s.is_active and s.planned_at is null), v_now
         )), 0)::double precision,
         coalesce(sum(s.run_count), 0)::bigint,
-        (select count(*) from pgqueue.schedule_ticks k where k.state = 'queued')
-    from pgqueue.schedules s;
+        (
+            select count(*)
+            from pgqueue.schedule_ticks k
+            join pgqueue.schedules o on o.id = k.schedule_id
+            where k.state = 'queued' and (p_queue_names is null or o.queue_name = any(p_queue_names))
+        )
+    from pgqueue.schedules s
+    where p_queue_names is null or s.queue_name = any(p_queue_names);
 end $$;
 
-comment on function pgqueue.scheduler_stats() is
+comment on function pgqueue.scheduler_stats(text[]) is
 'Schedules by state, the next tick, seconds by which the oldest due tick is late, ticks fired so far, ticks that wait for an earlier task.';
 
 create or replace view pgqueue.schedule_overview as

@@ -284,6 +284,43 @@ end $$;
 
 comment on function pgqueue.task_queue(bigint) is 'The queue of a task, live or finished; QU102 if there is none.';
 
+-- Each queue is searched by itself. Where the search of one stopped early, those of the others are cut off there:
+-- what lies below was not looked at in all of them.
+create or replace function pgqueue._find_tasks_in(
+    p_queue_names text[], p_status text, p_task_type text, p_user_id text, p_project_id text, p_created_from timestamptz,
+    p_created_to timestamptz, p_before_id bigint, p_wanted int,
+    out ids bigint[], out finished_ats timestamptz[], out stopped_before bigint
+)
+language sql stable
+as $$
+    with searched as materialized (
+        select f.*
+        from (select distinct n.name from unnest(p_queue_names) as n (name)) q
+        cross join lateral pgqueue._find_tasks(
+            q.name, p_status, p_task_type, p_user_id, p_project_id, p_created_from, p_created_to, p_before_id, p_wanted, 3000
+        ) f
+    ),
+    stopped as (
+        select max(s.stopped_before) as id from searched s where cardinality(s.ids) < p_wanted
+    ),
+    found as (
+        select u.id, u.finished_at
+        from searched s
+        cross join lateral unnest(s.ids, s.finished_ats) as u (id, finished_at)
+        cross join stopped p
+        where p.id is null or u.id >= p.id
+        order by u.id desc
+        limit p_wanted
+    )
+    select
+        coalesce(array_agg(f.id order by f.id desc), '{}'), coalesce(array_agg(f.finished_at order by f.id desc), '{}'),
+        (select p.id from stopped p)
+    from found f
+$$;
+
+comment on function pgqueue._find_tasks_in(text[], text, text, text, text, timestamptz, timestamptz, bigint, int) is
+'_find_tasks over several queues.';
+
 -- For a key that is limited to queues: the lists of its queues as one.
 create or replace function pgqueue.list_tasks_in(
     p_queue_names text[],
@@ -297,20 +334,48 @@ create or replace function pgqueue.list_tasks_in(
     p_offset bigint default 0,
     p_before_id bigint default null
 ) returns setof pgqueue.all_tasks
-language sql stable security definer set search_path = ''
+language plpgsql stable security definer set search_path = '' set jit = off
 as $$
-    select t.*
-    from (select distinct n.name from unnest(p_queue_names) as n (name)) q
-    cross join lateral pgqueue.list_tasks(
-        q.name, p_status, p_task_type, p_user_id, p_project_id, p_created_from, p_created_to,
-        least(p_limit + p_offset, 2147483647)::int, 0, p_before_id
-    ) t
-    order by t.id desc
-    limit p_limit offset p_offset
-$$;
+declare
+    v_ids bigint[];
+    v_finished_ats timestamptz[];
+begin
+    perform pgqueue._check_filter(p_status, p_limit, p_offset);
+    select f.ids[p_offset + 1:], f.finished_ats[p_offset + 1:] into v_ids, v_finished_ats
+    from pgqueue._find_tasks_in(
+        p_queue_names, p_status, p_task_type, p_user_id, p_project_id, p_created_from, p_created_to, p_before_id,
+        (p_offset + p_limit)::int
+    ) f;
+    return query select k.* from pgqueue._tasks_by_key(v_ids, v_finished_ats) k;
+end $$;
 
 comment on function pgqueue.list_tasks_in(text[], text, text, text, text, timestamptz, timestamptz, int, bigint, bigint) is
 'Tasks of several queues that match every filter given, newest id first.';
+
+create or replace function pgqueue.list_cursor_in(
+    p_queue_names text[],
+    p_status text default null,
+    p_task_type text default null,
+    p_user_id text default null,
+    p_project_id text default null,
+    p_created_from timestamptz default null,
+    p_created_to timestamptz default null,
+    p_before_id bigint default null
+) returns bigint
+language plpgsql stable security definer set search_path = '' set jit = off
+as $$
+begin
+    perform pgqueue._check_filter(p_status, 1, 0);
+    return (
+        select f.stopped_before
+        from pgqueue._find_tasks_in(
+            p_queue_names, p_status, p_task_type, p_user_id, p_project_id, p_created_from, p_created_to, p_before_id, 3000
+        ) f
+    );
+end $$;
+
+comment on function pgqueue.list_cursor_in(text[], text, text, text, text, timestamptz, timestamptz, bigint) is
+'Where a search over several queues that found too few has stopped, to go on before it; null where it saw all.';
 
 create or replace function pgqueue.count_tasks_in(
     p_queue_names text[],

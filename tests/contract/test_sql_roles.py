@@ -56,6 +56,7 @@ MATRIX = {
     "select * from pgqueue.task_statistics(now(), now())": "wra",
     "select * from pgqueue.task_series(now(), now(), 'hour')": "wra",
     "select pgqueue.list_cursor()": "wra",
+    "select pgqueue.list_cursor_in('{default}')": "wra",
     "select pgqueue.why_waiting(2)": "wra",
     f"select pgqueue.follow({HUB}, 'task', 1)": "wra",
     f"select pgqueue.keep_following({HUB})": "wra",

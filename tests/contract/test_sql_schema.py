@@ -40,7 +40,7 @@ FUNCTIONS = {
     "pause_queue": "p_name p_reason",
     "resume_queue": "p_name",
     "queue_stats": "p_name",
-    "task_statistics": "p_from p_to",
+    "task_statistics": "p_from p_to p_queue_names",
     "cleanup": "p_age",
     "why_waiting": "p_id",
 }

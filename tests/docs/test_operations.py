@@ -22,7 +22,7 @@ OF_PROGRAMS = {
     *("submit_task", "unfollow", "write_logs"),
     *("due_schedules", "fire_schedules", "release_ticks", "schedules_due_in"),
     *("audit", "authenticate", "begin_idempotent", "count_tasks_in", "create_api_key", "forget_access", "has_api_keys"),
-    *("keep_answer", "list_tasks_in", "metrics", "task_queue"),
+    *("keep_answer", "list_cursor_in", "list_tasks_in", "metrics", "task_queue"),
     *("begin_retention", "end_retention", "expire", "plan_cleanup", "step_abandoned"),
     *("authenticate_session", "ended_by_type", "relation_sizes", "search_tasks", "server_facts"),
 }

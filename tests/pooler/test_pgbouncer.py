@@ -7,6 +7,7 @@ import contextlib
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import psycopg
 import pytest
 
@@ -22,12 +23,15 @@ from pgqueue import (
     log,
     sync,
 )
+from pgqueue_web import Server
+from tests.pooler.conftest import CONNECTIONS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 MANY = 200
 DEADLINE_S = 20.0
+WAITING = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
 
 
 @pytest.fixture(params=["polling", "listening"])
@@ -113,3 +117,23 @@ def lock_timeouts(dsn: str) -> set[Any]:
     with contextlib.ExitStack() as stack:
         conns = [stack.enter_context(psycopg.connect(dsn, prepare_threshold=None)) for _ in range(2)]
         return {row[0] for conn in conns for row in conn.execute("show lock_timeout").fetchall()}
+
+
+async def test_statements_of_requests_are_given_up_and_their_connections_go_on(pooled_dsn: str, dsn: str) -> None:
+    settings = Settings(dsn=pooled_dsn, listen_dsn=dsn, pooler=True, api_timeout_s=0.3)
+    async with Database(settings=settings) as database, served(database) as client:
+        with psycopg.connect(dsn) as conn:
+            conn.execute("lock table pgqueue.queues")
+            for _ in range(2 * CONNECTIONS):
+                refused = await client.get("/queues")
+                assert (refused.status_code, refused.json()["type"]) == (503, "urn:pgqueue:statement-timeout")
+            assert conn.execute(WAITING).fetchone() == (0,)
+        for _ in range(2 * CONNECTIONS):
+            assert (await client.get("/queues")).status_code == 200
+
+
+@contextlib.asynccontextmanager
+async def served(database: Database) -> AsyncIterator[httpx.AsyncClient]:
+    server = Server(database, "127.0.0.1", 0)
+    async with server.beside(), httpx.AsyncClient(base_url=f"{server.url}/api/v1", timeout=DEADLINE_S) as client:
+        yield client

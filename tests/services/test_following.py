@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import cProfile
 import random
 import threading
 import time
@@ -24,7 +26,7 @@ from pgqueue import (
     TaskRequest,
     sync,
 )
-from pgqueue.listen import Hub, hub_of
+from pgqueue.listen import Hub, Subscription, hub_of
 from pgqueue.services import following
 from tests.polling import until
 
@@ -325,6 +327,59 @@ async def test_what_is_followed_is_registered_again_before_the_hub_is_alive(
     assert await followed(engine, task.task_id)
     engine.complete(task.task_id)
     assert (await waiting).status == "completed"
+
+
+async def test_an_event_costs_nothing_to_those_who_follow_something_else(service: QueueService, engine: Engine) -> None:
+    """Each hears what it follows, in a hub of 1,000 followers as in one of few, and for as many steps."""
+    hub = hub_of(service.db)
+    await hub.start()
+    tasks = await service.submit_tasks(request() for _ in range(1000))
+    first = tasks[0].task_id
+    async with contextlib.AsyncExitStack() as stack:
+        mine, twin = [await stack.enter_async_context(hub.follow("task", first)) for _ in range(2)]
+        queue = await stack.enter_async_context(hub.follow("queue", queue_name="default"))
+        elsewhere = await stack.enter_async_context(hub.follow("queue", queue_name="other"))
+        everything = await stack.enter_async_context(hub.follow("all"))
+        hub._dispatch(EVENTS % (first, first))
+        few = steps_of(hub, EVENTS % (first, first))
+        others = [await stack.enter_async_context(hub.follow("task", task.task_id)) for task in tasks[1:]]
+        assert steps_of(hub, EVENTS % (first, first)) == few
+        for follower in (mine, twin, queue, everything):
+            follower.clear()
+        attempts = engine.claim()
+        for task in tasks[:2]:
+            engine.finish(task.task_id, attempts[task.task_id])
+        for follower in (mine, twin):
+            assert await statuses(follower, first) == {first}
+        second = tasks[1].task_id
+        assert await statuses(others[0], second) == {second}
+        for follower in (queue, everything):
+            assert await statuses(follower, second) == {first, second}
+        assert await elsewhere.next(0) is None
+
+
+EVENTS = """
+[{"kind": "status", "task_id": %d, "queue_name": "default", "task_type": "a", "status": "running"},
+ {"kind": "progress", "task_id": %d, "queue_name": "default", "task_type": "a", "progress": 5}]
+"""
+
+
+def steps_of(hub: Hub, payload: str) -> int:
+    """How many calls it takes to hand out a notification."""
+    with cProfile.Profile() as profile:
+        hub._dispatch(payload)
+    return sum(entry.callcount for entry in profile.getstats())
+
+
+async def statuses(follower: Subscription, last: int) -> set[int]:
+    """Whose ends a follower is told of, up to that of one task."""
+    ended: set[int] = set()
+    async with asyncio.timeout(DEADLINE_S):
+        while last not in ended:
+            event = await follower.next(DEADLINE_S)
+            if event is not None and event.status == "completed":
+                ended.add(event.task_id)
+    return ended
 
 
 def test_a_blocking_waiter_survives_the_loss_of_its_connection(blocking: sync.QueueService, engine: Engine) -> None:

@@ -543,6 +543,13 @@ class TestByPsql:
         for changes in ('{"is_active": false}', '{"next_run_at": null}', '{"x": 1}', "[]", "null"):
             sql.refuses("QU001", "select pgqueue.update_schedule('s', %s)", changes)
 
+    def test_a_payload_may_be_null(self, schedules: Schedules, sql: Sql) -> None:
+        schedules.create(payload=Jsonb({"a": 1}))
+        sql.value("select pgqueue.update_schedule('s', '{\"priority\": 7}')")
+        assert sql.column("select payload from pgqueue.schedules") == [{"a": 1}]
+        sql.value("select pgqueue.update_schedule('s', '{\"payload\": null}')")
+        assert sql.column("select payload::text from pgqueue.schedules") == ["null"]
+
     def test_a_queue_that_schedules_submit_to_is_not_deleted(self, schedules: Schedules, sql: Sql) -> None:
         sql.call("create_queue", name="q")
         schedules.create(queue_name="q")

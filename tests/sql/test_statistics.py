@@ -604,6 +604,30 @@ class TestLists:
                 break
         assert found == expected
 
+    def test_a_search_over_several_queues_loses_nothing(self, sql: Sql) -> None:
+        """One is searched to its end at once, another stops early: what lies below is not told before it is sure."""
+        for name in ("sparse", "theirs"):
+            sql.rows("select pgqueue.create_queue(%s)", name)
+        sql.rows(
+            "insert into pgqueue.tasks (task_type, queue_name)"
+            " select case when n % 4500 = 0 or n % 100 = 1 then 'rare' else 'usual' end,"
+            " case when n % 100 = 1 then 'sparse' when n % 100 = 2 then 'theirs' else 'default' end"
+            " from generate_series(1, 12000) n"
+        )
+        wanted = "from pgqueue.tasks where task_type = 'rare' and queue_name in ('default', 'sparse')"
+        expected = sql.column(f"select id {wanted} order by id desc")
+        assert len(expected) == 122
+        queues, before = ["default", "sparse", "sparse"], None
+        found: list[int] = []
+        while True:
+            page = sql.call("list_tasks_in", queue_names=queues, task_type="rare", limit=50, before_id=before)
+            found += [row["id"] for row in page]
+            cursor = sql.call("list_cursor_in", queue_names=queues, task_type="rare", before_id=before)
+            before = page[-1]["id"] if len(page) == 50 else cursor[0]["list_cursor_in"]
+            if before is None:
+                break
+        assert found == expected
+
     def test_a_short_queue_is_found_behind_a_long_one(self, sql: Sql) -> None:
         sql.rows("select pgqueue.create_queue('short')")
         first = sql.submit(queue_name="short")

@@ -178,6 +178,13 @@ class TestExpressions:
         assert caught.value.detail == {"field": "cron_expr", "value": expression}
         assert "minute hour day-of-month month day-of-week" in str(caught.value.hint)
 
+    def test_what_is_longer_than_any_expression_is_not_read(self) -> None:
+        assert Cron("0,1 " + "0," * 94 + "1 * * *").next(at("2026-01-01T00:00Z")) is not None
+        for count in (100, 1_000_000):
+            with pytest.raises(InvalidInput, match="more than 200") as caught:
+                Cron("0," * count + "1 * * * *")
+            assert len(str(caught.value)) < 500
+
     @pytest.mark.parametrize("expression", ["0 0 31 2 *", "0 0 30 2 *", "0 0 31 4,6,9,11 *"])
     def test_what_never_comes_is_refused(self, expression: str) -> None:
         with pytest.raises(InvalidInput, match="no moment that ever comes"):

@@ -131,11 +131,18 @@ async def test_counters_never_go_back(
     assert {key for key in counters if after.get(key, -1) < before[key]} == set()
 
 
-async def test_whoever_may_not_read_all_queues_gets_no_figures(web: httpx.AsyncClient, db: Database) -> None:
+async def test_whoever_is_limited_to_queues_is_told_their_series_and_no_others(
+    web: httpx.AsyncClient, db: Database, service: QueueService
+) -> None:
     access = AccessService(db)
-    url = str(web.base_url).removesuffix("/api/v1/")
-    for queues, status in ((None, 200), (["default"], 403)):
-        key = (await access.create_api_key(f"key {status}", ["read"], queues=queues)).key
-        answer = await web.get(f"{url}/metrics", headers={"authorization": f"Bearer {key}"})
-        assert answer.status_code == status
-    assert (await web.get(f"{url}/metrics")).status_code == 401
+    await web.post("/queues", json={"name": "other"})
+    await web.post("/tasks", json={"task_type": "secret", "queue_name": "other"})
+    await run(web, service, "good")
+    everything = await scrape(web)
+    assert {dict(labels).get("queue") for _, labels in everything} == {None, "default", "other"}
+    key = (await access.create_api_key("limited", ["read"], queues=["default"])).key
+    web.headers["authorization"] = f"Bearer {key}"
+    told = await scrape(web)
+    assert told == {key: value for key, value in everything.items() if ("queue", "default") in key[1]}
+    del web.headers["authorization"]
+    assert (await web.get(f"{str(web.base_url).removesuffix('/api/v1/')}/metrics")).status_code == 401

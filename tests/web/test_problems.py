@@ -7,15 +7,14 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import pytest_asyncio
 
-from pgqueue import Database, errors
+from pgqueue import errors
 from pgqueue.settings import Settings
 from pgqueue_web.problems import BY_ERROR, TOO_SLOW
 from tests.docs.snippets import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
     import httpx
     import psycopg
@@ -181,15 +180,19 @@ async def test_paths_have_one_spelling(web: httpx.AsyncClient, raw: Callable[...
         assert answer.startswith((b"HTTP/1.1 404", b"HTTP/1.1 403")), (path, answer[:100])
 
 
+async def test_a_reason_for_a_pause_has_at_most_1000_characters(web: httpx.AsyncClient) -> None:
+    schedule = {"name": "s", "task_type": "a", "cron_expr": "@daily"}
+    await web.post("/scheduled-tasks", json=schedule)
+    for path in ("/queues/default/pause", "/scheduled-tasks/s/pause"):
+        assert (await web.post(path, json={"reason": "é" * 1000})).status_code == 200
+        refused = problem(await web.post(path, json={"reason": "é" * 1001}), 422)
+        assert refused["errors"][0]["pointer"] == "/reason"
+
+
 class TestADatabaseThatTakesTooLong:
     @pytest.fixture
     def web_settings(self, dsn: str) -> Settings:
         return Settings(dsn=dsn, api_timeout_s=0.2)
-
-    @pytest_asyncio.fixture
-    async def db(self, web_settings: Settings) -> AsyncIterator[Database]:
-        async with Database(settings=web_settings).limited(web_settings.api_timeout_s) as database:
-            yield database
 
     async def test_is_told_and_holds_no_request(self, web: httpx.AsyncClient, conn: psycopg.Connection[Any]) -> None:
         with conn.transaction():

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
@@ -16,8 +17,10 @@ from tests.polling import until
 from tests.web.conftest import DEADLINE_S, PROGRAM, stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
+
+    import psycopg
 
     from pgqueue.embedded import Server
     from tests.web.conftest import Running
@@ -161,14 +164,16 @@ async def test_a_second_signal_ends_it_at_once(run_api: Run) -> None:
     assert time.monotonic() - before < DEADLINE_S
 
 
-async def test_up_serves_beside_the_worker_and_both_end_together(dsn: str, tmp_path: Path) -> None:
-    (tmp_path / "app.py").write_text(APP)
-    log = tmp_path / "log"
+@contextlib.asynccontextmanager
+async def up(dsn: str, folder: Path, **variables: str) -> AsyncIterator[httpx.AsyncClient]:
+    """Run `pgqueue up` with APP; yield a client, and see it end in order."""
+    (folder / "app.py").write_text(APP)
+    log = folder / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: ASYNC220 - it only starts it
             [PROGRAM.with_name("pgqueue"), "up", "app:queue_service", "--port", "0"],
-            env=os.environ | {"PGQUEUE_DSN": dsn},
-            cwd=tmp_path,
+            env=os.environ | {"PGQUEUE_DSN": dsn} | variables,
+            cwd=folder,
             stdout=output,
             stderr=output,
         )
@@ -176,12 +181,34 @@ async def test_up_serves_beside_the_worker_and_both_end_together(dsn: str, tmp_p
         await until(lambda: "serving http://" in log.read_text())
         url = log.read_text().partition("serving ")[2].partition("/api/v1,")[0]
         async with httpx.AsyncClient(base_url=f"{url}/api/v1", timeout=DEADLINE_S) as client:
-            answer = await client.post("/tasks", json={"task_type": "double", "payload": 21}, headers=WAIT)
-            assert answer.json()["status"] == "completed"
-            assert (await client.get("/tasks/1/result")).json()["result"] == 42
+            yield client
         process.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(process.wait, DEADLINE_S) == 0, log.read_text()
         assert "Traceback" not in log.read_text()
     finally:
         process.kill()
         process.wait()
+
+
+async def test_up_serves_beside_the_worker_and_both_end_together(dsn: str, tmp_path: Path) -> None:
+    async with up(dsn, tmp_path) as client:
+        answer = await client.post("/tasks", json={"task_type": "double", "payload": 21}, headers=WAIT)
+        assert answer.json()["status"] == "completed"
+        assert (await client.get("/tasks/1/result")).json()["result"] == 42
+
+
+async def test_up_gives_up_statements_of_requests_and_none_of_the_worker(
+    dsn: str, tmp_path: Path, conn: psycopg.Connection[Any]
+) -> None:
+    async with up(dsn, tmp_path, PGQUEUE_API_TIMEOUT_S="0.3") as client:
+        with conn.transaction():
+            conn.execute("lock table pgqueue.audit_log")
+            refused = await client.post("/tasks", json={"task_type": "double", "payload": 1})
+            assert refused.json()["type"] == "urn:pgqueue:statement-timeout"
+        assert (await client.get("/tasks")).json()["total"] == 0
+        with conn.transaction():
+            conn.execute("lock table pgqueue.finished_tasks")
+            made = await client.post("/tasks", json={"task_type": "double", "payload": 21})
+            assert (await client.get("/tasks")).status_code == 503
+        done = await client.get(f"/tasks/{made.json()['task_id']}", headers=WAIT)
+        assert (done.json()["status"], done.json()["attempt"]) == ("completed", 1)

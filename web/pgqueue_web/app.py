@@ -36,8 +36,7 @@ EXPOSED = ["Idempotency-Replayed", "Location", "Preference-Applied", "Retry-Afte
 
 def create_app(context: Context) -> ASGIApp:
     """Return the ASGI app; `context` is started and ended by whoever serves it."""
-    settings = context.settings
-    return Edge(telemetry.traced(litestar_app(context)), settings.api_receive_s, settings.api_root_path)
+    return Edge(telemetry.traced(litestar_app(context)), context.settings)
 
 
 def litestar_app(context: Context) -> Litestar:

@@ -26,7 +26,7 @@ from pgqueue.models import (
     TaskRequest,
     WorkerInfo,
 )
-from pgqueue_web.fields import Bigint, Body, Cron, Id200, Name, Reason, Seconds, UniqueKey, Zone
+from pgqueue_web.fields import Bigint, Body, Cron, Due, Id200, Name, Reason, Seconds, UniqueKey, Zone
 
 __all__ = [
     "AuditList",
@@ -65,14 +65,14 @@ class TaskRequestBody(Body):
     priority: Annotated[
         int, Meta(ge=-32768, le=32767, description="higher runs first: 1 low, 5 normal, 10 high, 20 urgent")
     ] = 5
-    payload: Annotated[Any, Meta(description="what the handler is given; at most 1 MiB of JSON")] = msgspec.field(
-        default_factory=dict
+    payload: Annotated[Any, Meta(description="what the handler is given; at most 1 MiB of JSON, no NUL in it")] = (
+        msgspec.field(default_factory=dict)
     )
     max_retries: Annotated[int, Meta(ge=0, le=10_000, description="failures that are followed by another attempt")] = 3
     timeout: Annotated[
         Annotated[int, Meta(ge=1, le=31_536_000)] | None, Meta(description="seconds an attempt may run")
     ] = None
-    run_at: Annotated[Moment | None, Meta(description="not before this moment; null: now")] = None
+    run_at: Annotated[Due | None, Meta(description="not before this moment; null: now")] = None
     unique_key: Annotated[UniqueKey | None, Meta(description="at most one live task has this key in its type")] = None
     user_id: Annotated[Id200 | None, Meta(description="to filter by")] = None
     project_id: Annotated[Id200 | None, Meta(description="to filter by")] = None
@@ -211,7 +211,7 @@ class QueueChange(Body):
 
 
 class PauseBody(Body):
-    """Why a queue or a worker is paused."""
+    """Why a queue, a schedule or a worker is paused."""
 
     reason: Reason | None = None
 
@@ -253,8 +253,8 @@ class ScheduleChange(Body):
     catch_up_window: Annotated[int, Meta(ge=0, le=31_536_000)] | UnsetType = UNSET
     overlap: Overlap | UnsetType = UNSET
     jitter: Annotated[int, Meta(ge=0, le=86_400)] | UnsetType = UNSET
-    starts_at: Moment | UnsetType | None = UNSET
-    ends_at: Moment | UnsetType | None = UNSET
+    starts_at: Due | UnsetType | None = UNSET
+    ends_at: Due | UnsetType | None = UNSET
     max_runs: Annotated[int, Meta(ge=1, le=2**31 - 1)] | UnsetType | None = UNSET
 
 

@@ -17,7 +17,7 @@ from pgqueue import __version__
 from pgqueue_web.examples import EXAMPLES
 from pgqueue_web.fields import Bigint, Name
 from pgqueue_web.problems import MEDIA_TYPE, Problem
-from pgqueue_web.routes import route
+from pgqueue_web.routes import Events, route
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,6 +54,7 @@ LINKS = {
     "submit_task": dict.fromkeys(
         ("get_task", "get_progress", "get_result", "list_logs", "cancel_task"), ("task_id", "task_id")
     ),
+    "cancel_task": dict.fromkeys(("get_task", "retry_task"), ("task_id", "task_id")),
     "create_queue": dict.fromkeys(("get_queue", "get_queue_stats", "pause_queue"), ("queue_name", "name")),
 }
 
@@ -118,7 +119,9 @@ def _types_of(handler: HTTPRouteHandler) -> Iterator[Any]:
     if (body := _body_type(handler)) is not None:
         yield body
     for kind in handler.opt["answers"].values():
-        if isinstance(kind, type):
+        if isinstance(kind, Events):
+            yield from kind.kinds.values()
+        elif kind is not None:
             yield kind
 
 
@@ -197,15 +200,36 @@ def _responses(handler: HTTPRouteHandler, known: dict[Any, Any]) -> dict[str, An
     made = {str(handler.status_code): answered}
     for status, kind in handler.opt["answers"].items():
         answer = made.setdefault(str(status), {"description": HTTPStatus(status).phrase})
-        if isinstance(kind, str):
-            content = answer.setdefault("content", {})
-            content[kind] = {"schema": {"type": "string"}}
+        if isinstance(kind, Events):
+            answer.setdefault("content", {})["text/event-stream"] = {"schema": _event(kind, known)}
         elif kind is not None:
             answer["content"] = {"application/json": _content(kind, known)}
     for status in sorted({*handler.opt["refusals"], *_common(handler)}):
         made.setdefault(str(status), _refusal(status, known))
     _add_headers_and_links(handler, made)
     return made
+
+
+def _event(events: Events, known: dict[Any, Any]) -> dict[str, Any]:
+    """Return the schema of each event of a stream."""
+    return {
+        "oneOf": [
+            {
+                "type": "object",
+                "properties": {
+                    "id": {"type": "string"},
+                    "event": {"type": "string", "enum": [name]},
+                    "data": {
+                        "type": "string",
+                        "contentMediaType": "application/json",
+                        "contentSchema": known[kind],
+                    },
+                },
+                "required": ["event", "data"],
+            }
+            for name, kind in events.kinds.items()
+        ]
+    }
 
 
 def _common(handler: HTTPRouteHandler) -> tuple[int, ...]:
@@ -234,4 +258,5 @@ def _add_headers_and_links(handler: HTTPRouteHandler, made: dict[str, Any]) -> N
     for status in ("200", "201"):
         if links and status in made:
             made[status]["links"] = links
+        if links and status in made and handler.http_methods == {"POST"}:
             made[status]["headers"] = {"Location": {"description": "where it is", "schema": {"type": "string"}}}

@@ -1,4 +1,4 @@
-"""The outermost layer: paths decoded part by part, a time for bodies to arrive, headers on every answer."""
+"""The outermost layer: paths decoded part by part, a time for bodies and statements, headers on every answer."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from urllib.parse import unquote_to_bytes
 
 from litestar.enums import ScopeType
 
+from pgqueue.database import time_limit
 from pgqueue_web.problems import HttpError
 
 if TYPE_CHECKING:
     from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+    from pgqueue.settings import Settings
 
 __all__ = ["SLASH", "Edge"]
 
@@ -28,11 +31,12 @@ HEADERS = (
 class Edge:
     """An ASGI app around another."""
 
-    def __init__(self, app: ASGIApp, receive_s: float, root_path: str = "") -> None:
-        """`receive_s`: seconds that a body may take to arrive; `root_path`: what a proxy may put before each path."""
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        """As the settings say: what a body and a statement may take, and what a proxy may put before each path."""
         self._app = app
-        self._receive_s = receive_s
-        self._root_path = root_path.encode()
+        self._receive_s = settings.api_receive_s
+        self._statement_s = settings.api_timeout_s
+        self._root_path = settings.api_root_path.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -42,7 +46,8 @@ class Edge:
                 raw = raw.removeprefix(self._root_path)
             scope["raw_path"], scope["path"] = raw, path_of(raw)
             receive, send = self._in_time(receive), _with_headers(send)
-        await self._app(scope, receive, send)
+        with time_limit(self._statement_s):
+            await self._app(scope, receive, send)
 
     def _in_time(self, receive: Receive) -> Receive:
         deadline: float | None = asyncio.get_running_loop().time() + self._receive_s

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "authorize",
-    "check_all_queues",
     "check_host",
     "check_origin",
     "check_routes",
@@ -59,13 +58,6 @@ def check_touch(who: Principal, queue_name: str) -> None:
         msg = f"this key is not for queue {queue_name!r}"
         hint = f"it is for {', '.join(who.queues or [])}"
         raise Forbidden(msg, detail={"queue_name": queue_name, "queues": who.queues or []}, hint=hint)
-
-
-def check_all_queues(who: Principal, what: str) -> None:
-    """Raise Forbidden where a key that is limited to queues asks for something about all of them."""
-    if who.queues is not None:
-        hint = "ask queue by queue: GET /api/v1/queues/{queue_name}/stats"
-        raise Forbidden(f"{what} are over all queues, and this key is limited to some", hint=hint)
 
 
 def check_workers(who: Principal) -> None:

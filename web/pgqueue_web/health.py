@@ -9,7 +9,6 @@ from litestar import Response, get
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from pgqueue.errors import PgqueueError, SchemaMismatch
-from pgqueue_web.guard import check_all_queues
 from pgqueue_web.routes import Api, Who, route
 
 if TYPE_CHECKING:
@@ -62,9 +61,11 @@ async def _check(api: Context) -> tuple[str, str]:
 
 @get("/metrics", **route("read"), tags=["server"], summary="Metrics for Prometheus", media_type="text/plain")
 async def get_metrics(api: Api, who: Who) -> Response[bytes]:
-    """Counters, gauges and histograms in Prometheus' text format; at most 5 seconds old."""
-    check_all_queues(who, "metrics")
-    return Response(await api.scrape.text(api), media_type=CONTENT_TYPE_LATEST)
+    """Counters, gauges and histograms in Prometheus' text format; at most 5 seconds old.
+
+    A key that is limited to queues is told the series that have its queues as label, and no others.
+    """
+    return Response(await api.scrape.text(api, who), media_type=CONTENT_TYPE_LATEST)
 
 
 HANDLERS = [get_health, get_readiness, get_metrics]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
-    from pgqueue.models import Metrics
+    from pgqueue.models import Metrics, Principal
     from pgqueue_web.context import Context
 
 __all__ = ["Scrape"]
@@ -28,40 +28,42 @@ class Scrape:
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
-        self._text = b""
+        self._found: Metrics | None = None
         self._until = 0.0
 
-    async def text(self, context: Context) -> bytes:
-        """Return the figures in Prometheus' text format. Raises DatabaseUnavailable."""
+    async def text(self, context: Context, who: Principal) -> bytes:
+        """Return the figures that a principal may see in Prometheus' text format. Raises DatabaseUnavailable."""
         async with self._lock:
-            if time.monotonic() > self._until:
-                registry = CollectorRegistry()
-                registry.register(_Collector(await context.access.metrics(), context.hub.reconnects))
-                self._text = generate_latest(registry)
+            if self._found is None or time.monotonic() > self._until:
+                self._found = await context.access.metrics()
                 self._until = time.monotonic() + KEPT_S
-            return self._text
+            found = self._found
+        registry = CollectorRegistry()
+        registry.register(_OfQueues(found, who))
+        if who.queues is None:
+            registry.register(_OfAll(found, context.hub.reconnects))
+        return generate_latest(registry)
 
 
-class _Collector:
-    """What prometheus-client collects."""
+class _OfQueues:
+    """The families whose series have a queue as label, as far as a principal may see them."""
 
-    def __init__(self, found: Metrics, reconnects: int) -> None:
-        self._found = found
-        self._reconnects = reconnects
+    def __init__(self, found: Metrics, who: Principal) -> None:
+        self._totals = [total for total in found.totals if who.may_touch(total.queue_name)]
+        self._depths = [queue for queue in found.queues if who.may_touch(queue.queue_name)]
+        self._bounds = found.bounds
 
     def collect(self) -> Iterator[Metric]:
-        """Yield all families."""
+        """Yield them."""
         yield from self._tasks()
         yield from self._queues()
-        yield from self._workers()
-        yield from self._database()
 
     def _tasks(self) -> Iterator[Metric]:
         submitted = CounterMetricFamily("pgqueue_tasks_submitted", "Tasks that came in.", labels=("queue", "task_type"))
         finished = CounterMetricFamily(
             "pgqueue_tasks_finished", "Tasks that ended.", labels=("queue", "task_type", "outcome")
         )
-        for total in self._found.totals:
+        for total in self._totals:
             labels = [total.queue_name, total.task_type]
             if total.outcome == "submitted":
                 submitted.add_metric(labels, total.tasks)
@@ -71,17 +73,11 @@ class _Collector:
         yield finished
         yield self._histogram("run", "Seconds that the last attempts of ended tasks ran.")
         yield self._histogram("wait", "Seconds from when a task was due to the start of its last attempt.")
-        yield CounterMetricFamily(
-            "pgqueue_task_retries", "Attempts that ended, other than the first of their task.", self._found.retries
-        )
-        yield CounterMetricFamily(
-            "pgqueue_tasks_rescued", "Attempts that were lost with their worker.", self._found.rescued
-        )
 
     def _histogram(self, part: str, text: str) -> Metric:
         family = HistogramMetricFamily(f"pgqueue_task_{part}_seconds", text, labels=("queue", "task_type", "outcome"))
-        bounds = [*(f"{bound:.6g}" for bound in self._found.bounds), "+Inf"]
-        for total in self._found.totals:
+        bounds = [*(f"{bound:.6g}" for bound in self._bounds), "+Inf"]
+        for total in self._totals:
             counts = total.run_buckets if part == "run" else total.wait_buckets
             seconds = (total.run_us if part == "run" else total.wait_us) / 1e6
             if counts and counts[-1]:
@@ -94,14 +90,33 @@ class _Collector:
         age = GaugeMetricFamily(
             "pgqueue_queue_oldest_age_seconds", "How long the oldest due task has waited.", labels=("queue",)
         )
-        for queue in self._found.queues:
+        for queue in self._depths:
             for state in STATES:
                 depth.add_metric([queue.queue_name, state], getattr(queue, state))
             age.add_metric([queue.queue_name], queue.oldest_pending_age_s)
         yield depth
         yield age
 
+
+class _OfAll:
+    """The families that are about all queues, the workers and the database."""
+
+    def __init__(self, found: Metrics, reconnects: int) -> None:
+        self._found = found
+        self._reconnects = reconnects
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield them."""
+        yield from self._workers()
+        yield from self._database()
+
     def _workers(self) -> Iterator[Metric]:
+        yield CounterMetricFamily(
+            "pgqueue_task_retries", "Attempts that ended, other than the first of their task.", self._found.retries
+        )
+        yield CounterMetricFamily(
+            "pgqueue_tasks_rescued", "Attempts that were lost with their worker.", self._found.rescued
+        )
         slots = GaugeMetricFamily("pgqueue_worker_slots", "Slots of the workers that live.", labels=("state",))
         slots.add_metric(["busy"], self._found.slots_busy)
         slots.add_metric(["free"], max(self._found.slots - self._found.slots_busy, 0))

@@ -36,7 +36,7 @@ class TaskQuery(Body):
     project_id: Id200 | None = None
     created_from: Annotated[Moment | None, Meta(description="created at or after")] = None
     created_to: Annotated[Moment | None, Meta(description="created before")] = None
-    page: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
+    page: Annotated[int, Meta(ge=1, le=10_000, description="pages end at row 10,000: go on by cursor")] = 1
     page_size: Annotated[int, Meta(ge=1, le=500)] = 20
     cursor: Annotated[
         Annotated[str, Meta(pattern=r"^[0-7][0-9a-v]{12}$")] | None,
@@ -70,6 +70,12 @@ class EventsQuery(Body):
 
     queue_name: Name | None = None
     kind: Literal["status", "progress"] | None = None
+    limit: Annotated[
+        Annotated[int, Meta(ge=1, le=2**31 - 1)] | None, Meta(description="the stream ends after so many events")
+    ] = None
+    wait: Annotated[
+        Annotated[int, Meta(ge=0, le=86_400)] | None, Meta(description="the stream ends after so many seconds")
+    ] = None
 
 
 class SchedulesQuery(Body):

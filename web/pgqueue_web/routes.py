@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from litestar.di import NamedDependency, Provide
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pgqueue.models import Scope
 
-__all__ = ["Api", "Number", "PathName", "Who", "Worker", "route"]
+__all__ = ["Api", "Events", "Number", "PathName", "Who", "Worker", "route"]
 
 Api = NamedDependency[Context]
 Who = NamedDependency[Principal]
@@ -30,6 +30,12 @@ Worker = NamedDependency[int]
 """The worker's id, from the path."""
 PathName = NamedDependency[str]
 """A name from the path."""
+
+
+class Events(NamedTuple):
+    """What a stream tells: the names of its events, with the struct that the data of each holds."""
+
+    kinds: Mapping[str, type[msgspec.Struct]]
 
 
 def route(
@@ -43,7 +49,7 @@ def route(
     """Return the arguments of a route handler; scope None: for everybody, without a key.
 
     `refusals` are the statuses of problems besides those that every route has; `answers` are further statuses of
-    success, each with its body (a struct, a media type, or None), for the OpenAPI document.
+    success, each with its body (a struct, Events, or None), for the OpenAPI document.
     """
     opt = {
         "scope": scope or "public",

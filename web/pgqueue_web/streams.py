@@ -11,6 +11,7 @@ from litestar import Response
 
 from pgqueue.errors import PgqueueError, TaskNotFound
 from pgqueue.listen import cancel_all
+from pgqueue.models import Status
 from pgqueue.services import FINAL
 
 if TYPE_CHECKING:
@@ -20,15 +21,28 @@ if TYPE_CHECKING:
 
     from pgqueue.models import Principal, TaskProgress
     from pgqueue_web.context import Context
-    from pgqueue_web.feed import Feed
+    from pgqueue_web.feed import Feed, Item
     from pgqueue_web.queries import EventsQuery
 
-__all__ = ["EventStream", "events_of_feed", "message", "states_of_task"]
+__all__ = ["End", "EventStream", "Reset", "events_of_feed", "message", "states_of_task"]
 
 log = structlog.get_logger()
 PING_S = 15.0
 RETRY_MS = 2000
 HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"x-accel-buffering", b"no")]
+
+
+class End(msgspec.Struct):
+    """A task has ended, and so does the stream."""
+
+    task_id: int
+    status: Status
+
+
+class Reset(msgspec.Struct):
+    """Something is missing: read the state anew."""
+
+    reason: str
 
 
 def message(event: str, data: object, event_id: str | None = None) -> bytes:
@@ -70,7 +84,7 @@ class EventStream(Response[Any]):
         except PgqueueError as error:
             log.warning("a stream ends early", error=str(error))
             reason = "the task is gone" if isinstance(error, TaskNotFound) else "the database was lost"
-            await _send(send, message("reset", {"reason": reason}))
+            await _send(send, message("reset", Reset(reason)))
         finally:
             await self._source.aclose()
 
@@ -105,22 +119,34 @@ async def states_of_task(context: Context, task_id: int, last_id: str | None) ->
         if state_id(progress) != last_id:
             yield message("progress", progress, state_id(progress))
         if progress.status in FINAL:
-            yield message("end", {"task_id": progress.task_id, "status": progress.status})
+            yield message("end", End(progress.task_id, progress.status))
 
 
 async def events_of_feed(feed: Feed, who: Principal, query: EventsQuery, position: int) -> AsyncGenerator[bytes, None]:
-    """Yield the events after a position that a principal may see; `reset` where some are lost."""
+    """Yield the events after a position that a principal may see, as long as is asked; `reset` where some are lost."""
+    end = None if query.wait is None else asyncio.get_running_loop().time() + query.wait
+    told = 0
     with feed.reading():
         yield f"id: {feed.id_of(max(position, 0))}\n\n".encode()
         while True:
             for item in feed.since(position):
                 position = item.number
-                if item.event is None:
-                    yield message("reset", {"reason": "events are missing; read the state anew"}, feed.id_of(position))
-                elif who.may_touch(item.event.queue_name) and _matches(query, item.event.queue_name, item.event.kind):
-                    yield message(item.event.kind, item.event, feed.id_of(position))
-            await feed.wait(position)
+                if (chunk := _told(item, who, query, feed.id_of(position))) is not None:
+                    yield chunk
+                    told += 1
+                    if told == query.limit:
+                        return
+            try:
+                async with asyncio.timeout_at(end):
+                    await feed.wait(position)
+            except TimeoutError:
+                return
 
 
-def _matches(query: EventsQuery, queue_name: str, kind: str) -> bool:
-    return query.queue_name in (None, queue_name) and query.kind in (None, kind)
+def _told(item: Item, who: Principal, query: EventsQuery, event_id: str) -> bytes | None:
+    """Return what a principal is told of an item; None where it is not for it, or not asked for."""
+    event = item.event
+    if event is None:
+        return message("reset", Reset("events are missing; read the state anew"), event_id)
+    wanted = query.queue_name in (None, event.queue_name) and query.kind in (None, event.kind)
+    return message(event.kind, event, event_id) if wanted and who.may_touch(event.queue_name) else None

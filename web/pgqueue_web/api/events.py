@@ -9,23 +9,27 @@ from pgqueue.models import Event
 from pgqueue_web.guard import check_touch
 from pgqueue_web.queries import EventsQuery
 from pgqueue_web.requests import ApiRequest
-from pgqueue_web.routes import Api, Who, route
-from pgqueue_web.streams import EventStream, events_of_feed
+from pgqueue_web.routes import Api, Events, Who, route
+from pgqueue_web.streams import EventStream, Reset, events_of_feed
 
 __all__ = ["HANDLERS"]
 
 
+TOLD = Events({"status": Event, "progress": Event, "reset": Reset})
+
+
 @get(
     "/events",
-    **route("read", query=EventsQuery, headers=("Last-Event-ID",), answers={200: "text/event-stream"}),
+    **route("read", query=EventsQuery, headers=("Last-Event-ID",), answers={200: TOLD}),
     tags=["events"],
     summary="Follow events",
 )
 async def follow_events(
     request: ApiRequest, api: Api, who: Who, wanted: NamedDependency[EventsQuery]
-) -> Response[Event]:
+) -> Response[None]:
     """A stream of `status` and `progress` events of the queues that the key is for.
 
+    It goes on until the client leaves, or ends after `limit` events or `wait` seconds.
     `reset` says that some are missing, because the client fell behind or came back too late: read the state anew.
     """
     if wanted.queue_name is not None:

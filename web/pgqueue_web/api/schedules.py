@@ -21,7 +21,7 @@ from pgqueue_web.bodies import (
     TickList,
     as_request,
 )
-from pgqueue_web.guard import check_all_queues, check_touch
+from pgqueue_web.guard import check_touch
 from pgqueue_web.once import Done, do_once
 from pgqueue_web.queries import NextQuery, SchedulesQuery, TicksQuery
 from pgqueue_web.requests import ApiRequest
@@ -193,9 +193,8 @@ async def get_history(api: Api, who: Who, schedule: PathName, wanted: NamedDepen
 
 @get("/scheduler/stats", **route("read"), tags=["scheduled tasks"], summary="Count the schedules")
 async def get_scheduler_stats(api: Api, who: Who) -> SchedulerStats:
-    """By state, and how late the oldest due tick is."""
-    check_all_queues(who, "figures of the scheduler")
-    return await api.scheduler.get_scheduler_stats()
+    """By state, and how late the oldest due tick is, in the queues that the key is for."""
+    return await api.scheduler.get_scheduler_stats(who.queues)
 
 
 HANDLERS: list[Any] = [

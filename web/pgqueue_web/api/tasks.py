@@ -24,12 +24,12 @@ from pgqueue_web.bodies import (
     TaskList,
     TaskRequestBody,
 )
-from pgqueue_web.guard import check_all_queues, check_touch
+from pgqueue_web.guard import check_touch
 from pgqueue_web.once import Done, do_once, wait_for_end
 from pgqueue_web.queries import LogsQuery, StatisticsQuery, TaskQuery
 from pgqueue_web.requests import ApiRequest, preferred_wait
-from pgqueue_web.routes import Api, Number, Who, route
-from pgqueue_web.streams import EventStream, state_id, states_of_task
+from pgqueue_web.routes import Api, Events, Number, Who, route
+from pgqueue_web.streams import End, EventStream, Reset, state_id, states_of_task
 
 if TYPE_CHECKING:
     from pgqueue.services import Task
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HANDLERS"]
 
+TOLD = Events({"progress": TaskProgress, "end": End, "reset": Reset})
 DIGITS = "0123456789abcdefghijklmnopqrstuv"
 
 
@@ -144,11 +145,13 @@ def _before_id(cursor: str) -> int:
 
 @get("/tasks/statistics", **route("read", query=StatisticsQuery), tags=["tasks"], summary="Count what finished")
 async def get_statistics(api: Api, who: Who, wanted: NamedDependency[StatisticsQuery]) -> StatisticsBody:
-    """What finished from `start_time` up to before `end_time`; the last 24 hours unless it is said."""
-    check_all_queues(who, "statistics")
+    """What finished from `start_time` up to before `end_time`, in the queues that the key is for.
+
+    The last 24 hours unless it is said.
+    """
     end = wanted.end_time or datetime.now(UTC)
     start = wanted.start_time or end - timedelta(hours=24)
-    found = await api.state.get_task_statistics(start, end)
+    found = await api.state.get_task_statistics(start, end, who.queues)
     values = {name: getattr(found, name) for name in found.__struct_fields__}
     return StatisticsBody(start, end, **values)
 
@@ -216,7 +219,7 @@ async def retry_task(api: Api, who: Who, number: Number) -> TaskBody:
         "read",
         refusals=(404,),
         headers=("Last-Event-ID",),
-        answers={200: "text/event-stream", 204: None},
+        answers={200: TOLD, 204: None},
     ),
     tags=["tasks"],
     summary="Get or follow progress",
