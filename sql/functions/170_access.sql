@@ -284,6 +284,8 @@ end $$;
 
 comment on function pgqueue.task_queue(bigint) is 'The queue of a task, live or finished; QU102 if there is none.';
 
+drop function if exists pgqueue.list_tasks_in(text[], text, text, text, text, timestamptz, timestamptz, int, bigint, bigint);
+
 -- For a key that is limited to queues: the lists of its queues as one.
 create or replace function pgqueue.list_tasks_in(
     p_queue_names text[],
@@ -295,7 +297,8 @@ create or replace function pgqueue.list_tasks_in(
     p_created_to timestamptz default null,
     p_limit int default 20,
     p_offset bigint default 0,
-    p_before_id bigint default null
+    p_before_id bigint default null,
+    p_parent_id bigint default null
 ) returns setof pgqueue.all_tasks
 language sql stable security definer set search_path = ''
 as $$
@@ -303,14 +306,16 @@ as $$
     from (select distinct n.name from unnest(p_queue_names) as n (name)) q
     cross join lateral pgqueue.list_tasks(
         q.name, p_status, p_task_type, p_user_id, p_project_id, p_created_from, p_created_to,
-        least(p_limit + p_offset, 2147483647)::int, 0, p_before_id
+        least(p_limit + p_offset, 2147483647)::int, 0, p_before_id, p_parent_id
     ) t
     order by t.id desc
     limit p_limit offset p_offset
 $$;
 
-comment on function pgqueue.list_tasks_in(text[], text, text, text, text, timestamptz, timestamptz, int, bigint, bigint) is
+comment on function pgqueue.list_tasks_in(text[], text, text, text, text, timestamptz, timestamptz, int, bigint, bigint, bigint) is
 'Tasks of several queues that match every filter given, newest id first.';
+
+drop function if exists pgqueue.count_tasks_in(text[], text, text, text, text, timestamptz, timestamptz);
 
 create or replace function pgqueue.count_tasks_in(
     p_queue_names text[],
@@ -319,14 +324,17 @@ create or replace function pgqueue.count_tasks_in(
     p_user_id text default null,
     p_project_id text default null,
     p_created_from timestamptz default null,
-    p_created_to timestamptz default null
+    p_created_to timestamptz default null,
+    p_parent_id bigint default null
 ) returns table (total bigint, is_capped boolean)
 language sql stable security definer set search_path = ''
 as $$
     select coalesce(sum(c.total), 0)::bigint, coalesce(bool_or(c.is_capped), false)
     from (select distinct n.name from unnest(p_queue_names) as n (name)) q
-    cross join lateral pgqueue.count_tasks(q.name, p_status, p_task_type, p_user_id, p_project_id, p_created_from, p_created_to) c
+    cross join lateral pgqueue.count_tasks(
+        q.name, p_status, p_task_type, p_user_id, p_project_id, p_created_from, p_created_to, p_parent_id => p_parent_id
+    ) c
 $$;
 
-comment on function pgqueue.count_tasks_in(text[], text, text, text, text, timestamptz, timestamptz) is
+comment on function pgqueue.count_tasks_in(text[], text, text, text, text, timestamptz, timestamptz, bigint) is
 'How many tasks match a list_tasks_in.';
