@@ -28,14 +28,14 @@ revoke all on all functions in schema pgqueue from public;
 
 grant usage on schema pgqueue to pgqueue_submitter, pgqueue_worker, pgqueue_reader, pgqueue_admin;
 
-grant insert (task_type, queue_name, priority, payload, max_retries, timeout, run_at, unique_key, user_id, project_id, metadata)
+grant insert (task_type, queue_name, priority, payload, max_retries, timeout, run_at, unique_key, user_id, project_id, metadata, parent_id)
 on pgqueue.tasks to pgqueue_submitter;
 grant select (id) on pgqueue.tasks to pgqueue_submitter;
 grant execute on function
 pgqueue._now(),
-pgqueue.submit_task(text, jsonb, text, int, int, int, timestamptz, text, text, text, jsonb, text),
-pgqueue.submit(text, jsonb, text, int, int, int, timestamptz, text, text, text, jsonb, text),
-pgqueue.submit_or_get(text, jsonb, text, int, int, int, timestamptz, text, text, text, jsonb, text),
+pgqueue.submit_task(text, jsonb, text, int, int, int, timestamptz, text, text, text, jsonb, text, bigint),
+pgqueue.submit(text, jsonb, text, int, int, int, timestamptz, text, text, text, jsonb, text, bigint),
+pgqueue.submit_or_get(text, jsonb, text, int, int, int, timestamptz, text, text, text, jsonb, text, bigint),
 pgqueue.submit_many(jsonb),
 pgqueue.get_progress(bigint)
 to pgqueue_submitter;
@@ -54,9 +54,9 @@ pgqueue.get_progress(bigint),
 pgqueue.get_executions(bigint),
 pgqueue.get_logs(bigint, bigint, int),
 pgqueue.get_retryable_tasks(int, text),
-pgqueue.list_tasks(text, text, text, text, text, timestamptz, timestamptz, int, bigint, bigint),
-pgqueue.count_tasks(text, text, text, text, text, timestamptz, timestamptz, int),
-pgqueue.list_cursor(text, text, text, text, text, timestamptz, timestamptz, bigint),
+pgqueue.list_tasks(text, text, text, text, text, timestamptz, timestamptz, int, bigint, bigint, bigint),
+pgqueue.count_tasks(text, text, text, text, text, timestamptz, timestamptz, int, bigint),
+pgqueue.list_cursor(text, text, text, text, text, timestamptz, timestamptz, bigint, bigint),
 pgqueue.queue_stats(text),
 pgqueue.task_statistics(timestamptz, timestamptz, text[]),
 pgqueue.task_series(timestamptz, timestamptz, text, text, text, text[]),
@@ -69,10 +69,10 @@ pgqueue.preview_operation(text, jsonb, int),
 pgqueue.list_operations(int, bigint),
 pgqueue.schedules_due_in(),
 pgqueue.task_queue(bigint),
-pgqueue.list_tasks_in(text[], text, text, text, text, timestamptz, timestamptz, int, bigint, bigint),
-pgqueue.list_cursor_in(text[], text, text, text, text, timestamptz, timestamptz, bigint),
-pgqueue.count_tasks_in(text[], text, text, text, text, timestamptz, timestamptz),
-pgqueue.search_tasks(text[], text, text, text, text, timestamptz, timestamptz, text[], text, text, bigint, int, int),
+pgqueue.list_tasks_in(text[], text, text, text, text, timestamptz, timestamptz, int, bigint, bigint, bigint),
+pgqueue.list_cursor_in(text[], text, text, text, text, timestamptz, timestamptz, bigint, bigint),
+pgqueue.count_tasks_in(text[], text, text, text, text, timestamptz, timestamptz, bigint),
+pgqueue.search_tasks(text[], text, text, text, text, timestamptz, timestamptz, text[], text, text, bigint, int, int, bigint),
 pgqueue.ended_by_type(timestamptz, timestamptz, text[]),
 pgqueue.relation_sizes(),
 pgqueue.server_facts(),

@@ -58,10 +58,14 @@ def search_tasks(wanted: TaskSearch) -> Call[SearchPage]:
     check_number(wanted.limit, "limit", 1, 500)
     before_id = None if wanted.before_id is None else task_key(wanted.before_id)
     fields = ("queue_names", "status", "task_type", "user_id", "project_id", "created_from", "created_to", "path")
-    parameters = (*(getattr(wanted, name) for name in fields), wanted.value, wanted.error, before_id, wanted.limit)
+    parent_id = None if wanted.parent_id is None else task_key(wanted.parent_id)
+    parameters = (
+        *(getattr(wanted, name) for name in fields),
+        *(wanted.value, wanted.error, before_id, wanted.limit, parent_id),
+    )
     sql = (
         "select tasks::text, next_before_id from pgqueue.search_tasks(%s::text[], %s, %s, %s, %s, %s::timestamptz, "
-        "%s::timestamptz, %s::text[], %s, %s, %s::bigint, %s::int)"
+        "%s::timestamptz, %s::text[], %s, %s, %s::bigint, %s::int, p_parent_id => %s::bigint)"
     )
     return Call(sql, parameters, lambda rows: SearchPage(_rows(rows[0][0]), rows[0][1]))
 

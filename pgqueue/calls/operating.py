@@ -55,6 +55,8 @@ def _filter(chosen: object) -> str:
         raise InvalidInput(msg, hint="write BulkFilter(queue_name=…), or BulkFilter(all=True)")
     for name in TEXTS:
         check_text(getattr(chosen, name), name, optional=True)
+    if chosen.parent_id is not None:
+        task_key(chosen.parent_id)
     for name in TIMES:
         check_time(getattr(chosen, name), name)
     return msgspec.json.encode(chosen).decode()

@@ -52,7 +52,7 @@ COLUMNS = (
     "id, task_type, queue_name, priority, payload::text, status, max_retries, timeout, run_at, unique_key, user_id, "
     "project_id, metadata::text, attempt, failures, crashes, worker_id, "
     "case when created_at between '0001-01-02' and '9999-12-30' then created_at end, "
-    "started_at, finished_at, result::text, error, progress::text, cancel_requested_at"
+    "started_at, finished_at, result::text, error, progress::text, cancel_requested_at, parent_id"
 )
 """A plain insert may set created_at to a moment that Python cannot hold."""
 
@@ -98,6 +98,7 @@ def _record(row: Row) -> TaskRecord:
         error=row[21],
         progress_report=json_of(row[22]),
         cancel_requested_at=utc(row[23]),
+        parent_id=row[24],
     )
 
 
@@ -108,25 +109,31 @@ def list_tasks(task_filter: TaskFilter) -> Call[list[TaskRecord]]:
     check_number(offset, "page * page_size", 0, MOST_OFFSET)
     before_id = None if f.before_id is None else task_key(f.before_id)
     limit = min(f.page_size + 1, max(MOST_ROWS - offset, f.page_size))
-    parameters = (*_filter_row(f), limit, offset, before_id)
+    parameters = (*_filter_row(f), limit, offset, before_id, f.parent_id)
     function, queues = _queues_of("list_tasks", f)
-    sql = f"select {COLUMNS} from pgqueue.{function}({queues}, %s, %s, %s, %s, %s, %s, %s::int, %s::bigint, %s::bigint)"
+    sql = (
+        f"select {COLUMNS} from pgqueue.{function}("
+        f"{queues}, %s, %s, %s, %s, %s, %s, %s::int, %s::bigint, %s::bigint, %s::bigint)"
+    )
     return Call(sql, parameters, lambda rows: [_record(row) for row in rows])
 
 
 def count_tasks(task_filter: TaskFilter) -> Call[tuple[int, bool]]:
     """pgqueue.count_tasks: how many match, and whether counting stopped there."""
     function, queues = _queues_of("count_tasks", task_filter)
-    sql = f"select total, is_capped from pgqueue.{function}({queues}, %s, %s, %s, %s, %s, %s)"
-    return Call(sql, _filter_row(task_filter), lambda rows: (rows[0][0], rows[0][1]))
+    sql = (
+        f"select total, is_capped from pgqueue.{function}({queues}, %s, %s, %s, %s, %s, %s, p_parent_id => %s::bigint)"
+    )
+    parameters = (*_filter_row(task_filter), task_filter.parent_id)
+    return Call(sql, parameters, lambda rows: (rows[0][0], rows[0][1]))
 
 
 def list_cursor(task_filter: TaskFilter) -> Call[int | None]:
     """pgqueue.list_cursor: where a search that found too few has stopped; None where it saw all."""
     before_id = None if task_filter.before_id is None else task_key(task_filter.before_id)
     function, queues = _queues_of("list_cursor", task_filter)
-    sql = f"select pgqueue.{function}({queues}, %s, %s, %s, %s, %s, %s, %s::bigint)"
-    return Call(sql, (*_filter_row(task_filter), before_id), value)
+    sql = f"select pgqueue.{function}({queues}, %s, %s, %s, %s, %s, %s, %s::bigint, %s::bigint)"
+    return Call(sql, (*_filter_row(task_filter), before_id, task_filter.parent_id), value)
 
 
 def _queues_of(function: str, f: TaskFilter) -> tuple[str, str]:
@@ -139,6 +146,8 @@ def _filter_row(f: TaskFilter) -> Row:
         check_text(getattr(f, name), name, optional=True)
     check_time(f.created_from, "created_from")
     check_time(f.created_to, "created_to")
+    if f.parent_id is not None:
+        task_key(f.parent_id)
     for name in f.queue_names or ():
         check_text(name, "queue_names")
     queues = f.queue_name if f.queue_names is None else f.queue_names

@@ -17,7 +17,7 @@ __all__ = ["Submitted", "submit_many", "submit_task"]
 
 SUBMIT = (
     "select task_id, created, status, attempt, run_at, created_at from pgqueue.submit_task("
-    "%s, %s::jsonb, %s, %s::int, %s::int, %s::int, %s::timestamptz, %s, %s, %s, %s::jsonb, %s)"
+    "%s, %s::jsonb, %s, %s::int, %s::int, %s::int, %s::timestamptz, %s, %s, %s, %s::jsonb, %s, %s::bigint)"
 )
 SUBMIT_MANY = "select task_id, created from pgqueue.submit_many(%s::jsonb) order by position_no"
 
@@ -49,6 +49,7 @@ def submit_task(request: TaskRequest) -> Call[Submitted]:
         request.project_id,
         None if request.metadata is None else encode_payload(request.metadata, "metadata"),
         request.on_conflict,
+        request.parent_id,
     )
     return Call(SUBMIT, parameters, _submitted)
 

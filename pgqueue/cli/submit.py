@@ -11,7 +11,7 @@ import click
 from pgqueue.cli.base import common, data_options
 from pgqueue.cli.follow import watched
 from pgqueue.cli.output import line, plain, pretty
-from pgqueue.cli.parameters import Duration, Moment, PriorityNumber, WholeSeconds
+from pgqueue.cli.parameters import TASK_ID, Duration, Moment, PriorityNumber, WholeSeconds
 from pgqueue.cli.payload import payload_of, payload_options
 from pgqueue.cli.session import run
 from pgqueue.cli.talk import say
@@ -62,6 +62,7 @@ if TYPE_CHECKING:
 )
 @click.option("--user-id", metavar="ID", help="The user it works for, to filter by.")
 @click.option("--project-id", metavar="ID", help="The project it works for, to filter by.")
+@click.option("--parent", "parent_id", type=TASK_ID, metavar="ID", help="The task that it belongs to, to filter by.")
 @click.option("--wait", is_flag=True, help="Wait for its end; print its result, exit with 1 if it failed.")
 @click.option(
     "--timeout-wait",

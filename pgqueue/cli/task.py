@@ -120,6 +120,7 @@ def _facts(shown: Shown) -> dict[str, str | None]:
         "unique key": found.unique_key,
         "user": found.user_id,
         "project": found.project_id,
+        "parent": str(found.parent_id) if found.parent_id else None,
         "created": words.moment(found.created_at),
         "due": words.moment(found.run_at) if waits else None,
         "started": None if waits else words.moment(found.started_at),

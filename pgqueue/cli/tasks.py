@@ -9,7 +9,7 @@ import click
 
 from pgqueue.cli import words
 from pgqueue.cli.output import Column
-from pgqueue.cli.parameters import Moment
+from pgqueue.cli.parameters import TASK_ID, Moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +29,7 @@ def filter_options(statuses: tuple[str, ...], default: str | None = None) -> Cal
         click.option("--type", "task_type", metavar="TYPE", help="Only this task type."),
         click.option("--user-id", metavar="ID", help="Only this user's."),
         click.option("--project-id", metavar="ID", help="Only this project's."),
+        click.option("--parent", "parent_id", type=TASK_ID, metavar="ID", help="Only those that this task submitted."),
         click.option(
             "--since",
             "created_from",

@@ -24,6 +24,7 @@ class TaskSearch(msgspec.Struct, kw_only=True):
     path: list[str] | None = None
     """Where in the payload `value` must stand."""
     value: str | None = None
+    parent_id: int | None = None
     error: str | None = None
     """Text that the error must have in it, in any case."""
     before_id: int | None = None

@@ -24,6 +24,7 @@ class BulkFilter(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_field
     """A retry without it takes failed tasks only."""
     user_id: str | None = None
     project_id: str | None = None
+    parent_id: int | None = None
     created_from: datetime | None = None
     created_to: datetime | None = None
     finished_from: datetime | None = None

@@ -18,6 +18,7 @@ OPTIONAL_TEXTS = ("unique_key", "user_id", "project_id")
 RULES = get_args(OnConflict)
 MOST_PRIORITY = 32767
 MOST_RETRIES = 10_000
+MOST_ID = 2**63 - 1
 
 
 def encode_request(request: TaskRequest) -> bytes:
@@ -52,6 +53,8 @@ def check_request(request: TaskRequest) -> None:
     check_number(request.max_retries, "max_retries", 0, MOST_RETRIES)
     if request.timeout is not None:
         check_number(request.timeout, "timeout", 1, 31_536_000)
+    if request.parent_id is not None:
+        check_number(request.parent_id, "parent_id", 1, MOST_ID)
     check_time(request.run_at, "run_at")
     if request.on_conflict not in RULES:
         msg = f"on_conflict must be return, raise or replace, not {request.on_conflict!r}"
@@ -76,4 +79,5 @@ def _is_plain(request: TaskRequest) -> bool:
         and request.run_at is None
         and request.user_id is None
         and request.project_id is None
+        and request.parent_id is None
     )

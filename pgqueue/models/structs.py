@@ -63,6 +63,8 @@ class TaskRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit
     project_id: str | None = None
     metadata: Mapping[str, Any] | None = None
     on_conflict: OnConflict = "return"
+    parent_id: int | None = None
+    """The task that submits it; None: the one whose handler submits it through a service, if any."""
 
 
 class TaskRecord(msgspec.Struct, kw_only=True):
@@ -92,6 +94,8 @@ class TaskRecord(msgspec.Struct, kw_only=True):
     error: str | None = None
     progress_report: Any = None
     cancel_requested_at: Moment | None = None
+    parent_id: int | None = None
+    """The task that submitted it; it may have been cleaned up."""
     created: bool = False
     """True on the answer to a submit that made the task; False where its unique key was taken, and on reads."""
 
@@ -115,6 +119,7 @@ def requested(kind: type[B], request: TaskRequest, task_id: int, *, created: boo
         user_id=request.user_id,
         project_id=request.project_id,
         metadata=request.metadata,
+        parent_id=request.parent_id,
         created=created,
     )
 
@@ -131,6 +136,8 @@ class TaskFilter(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     project_id: str | None = None
     created_from: datetime | None = None
     created_to: datetime | None = None
+    parent_id: int | None = None
+    """Tasks that this task submitted."""
     page: int = 1
     page_size: int = 20
     before_id: int | None = None

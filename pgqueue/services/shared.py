@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar
 
+import msgspec
+
 from pgqueue.errors import InvalidInput, TaskCancelled, TaskFailed
+from pgqueue.log import task_fields
 from pgqueue.models import (
     FINAL,
     TaskFilter,
@@ -39,9 +42,11 @@ __all__ = [
     "service_of",
     "task_of",
     "timed_out",
+    "with_parent",
 ]
 
 B = TypeVar("B", bound=TaskRecord)
+T = TypeVar("T")
 CHUNK_TASKS = 2_500
 CHUNK_BYTES = 8_000_000
 MOST_PAGE = 1000
@@ -95,6 +100,14 @@ def bulk_task_of(kind: type[B], request: TaskRequest, answer: tuple[int, bool], 
     """The task that one row of a bulk submit answered with; its times are not read back."""
     task_id, created = answer
     return _bound(requested(kind, request, task_id, created=created), service)
+
+
+def with_parent(request: T) -> T:
+    """Within a handler: the request as its task's child, unless it names another parent."""
+    task = task_fields.get()
+    if task is None or not isinstance(request, TaskRequest) or request.parent_id is not None:
+        return request
+    return msgspec.structs.replace(request, parent_id=task.task_id)
 
 
 class Chunk(NamedTuple):

@@ -10,6 +10,9 @@ declare
     v_has_lane boolean;
     v_all_sleep boolean;
 begin
+    if new.parent_id <= 0 then
+        perform pgqueue._refuse_parent(new.parent_id);
+    end if;
     select
         q.capacity,
         exists (select from pgqueue.lanes l where l.queue_name = new.queue_name and l.rank = new.rank),
@@ -32,7 +35,7 @@ begin
     return null;
 end $$;
 
-comment on function pgqueue._task_inserted() is 'Checks queue and capacity, notes the lane, wakes.';
+comment on function pgqueue._task_inserted() is 'Checks parent, queue and capacity, notes the lane, wakes.';
 
 -- submit_many does all this once for its rows and says so. Only the owner's word counts: the roles may
 -- insert but not update, so none of them can switch the checks off.
@@ -61,6 +64,19 @@ for each row when (new.status <> 'pending')
 execute function pgqueue._refuse_status();
 
 drop function if exists pgqueue._refuse_status(text);
+
+-- Asked for here, where a CHECK, or a condition of a trigger, would cost every insert a hundredth.
+create or replace function pgqueue._refuse_parent(p_parent_id bigint) returns void
+language plpgsql
+as $$
+begin
+    raise exception using errcode = 'QU001',
+        message = format('parent_id must be the id of a task, not %s', p_parent_id),
+        detail = jsonb_build_object('parent_id', p_parent_id),
+        hint = 'Ids are whole numbers from 1 on. Leave parent_id out where no task submits it.';
+end $$;
+
+comment on function pgqueue._refuse_parent(bigint) is 'Raises QU001 for a parent that no task can be.';
 
 create or replace function pgqueue._queue_not_found(p_queue_name text) returns void
 language plpgsql
@@ -112,6 +128,8 @@ end $$;
 
 comment on function pgqueue._check_capacity(text, int) is 'Raises QU401 where more tasks wait than the queue may hold. Soft: concurrent submits do not see each other.';
 
+drop function if exists pgqueue.submit_task(text, jsonb, text, int, int, int, timestamptz, text, text, text, jsonb, text);
+
 -- A taken unique key returns the live task that has it. The loop ends: either the insert succeeds, or
 -- the holder of the key is seen, or it has just ended and the key is free.
 create or replace function pgqueue.submit_task(
@@ -126,7 +144,8 @@ create or replace function pgqueue.submit_task(
     p_user_id text default null,
     p_project_id text default null,
     p_metadata jsonb default null,
-    p_on_conflict text default 'return'
+    p_on_conflict text default 'return',
+    p_parent_id bigint default null
 ) returns table (task_id bigint, created boolean, status text, attempt int, run_at timestamptz, created_at timestamptz)
 language plpgsql security definer set search_path = ''
 as $$
@@ -138,12 +157,12 @@ begin
     loop
         insert into pgqueue.tasks as t (
             task_type, payload, queue_name, priority, max_retries, timeout, run_at,
-            unique_key, user_id, project_id, metadata, created_at
+            unique_key, user_id, project_id, metadata, created_at, parent_id
         )
         values (
             p_task_type, coalesce(p_payload, '{}'), coalesce(p_queue_name, 'default'), coalesce(p_priority, 5)::smallint,
             coalesce(p_max_retries, 3), p_timeout, greatest(p_run_at, v_now),
-            p_unique_key, p_user_id, p_project_id, p_metadata, v_now
+            p_unique_key, p_user_id, p_project_id, p_metadata, v_now, p_parent_id
         )
         on conflict (task_type, unique_key) where unique_key is not null do nothing
         returning t.id, true, t.status, t.attempt, t.run_at, t.created_at
@@ -157,8 +176,10 @@ begin
     return next;
 end $$;
 
-comment on function pgqueue.submit_task(text, jsonb, text, int, int, int, timestamptz, text, text, text, jsonb, text) is
+comment on function pgqueue.submit_task(text, jsonb, text, int, int, int, timestamptz, text, text, text, jsonb, text, bigint) is
 'Submits a task; where its unique key is taken, p_on_conflict returns the live task, raises QU202, or replaces the payload of a waiting one. A run_at in the past means now.';
+
+drop function if exists pgqueue.submit_or_get(text, jsonb, text, int, int, int, timestamptz, text, text, text, jsonb, text);
 
 create or replace function pgqueue.submit_or_get(
     p_task_type text,
@@ -172,7 +193,8 @@ create or replace function pgqueue.submit_or_get(
     p_user_id text default null,
     p_project_id text default null,
     p_metadata jsonb default null,
-    p_on_conflict text default 'return'
+    p_on_conflict text default 'return',
+    p_parent_id bigint default null
 ) returns table (task_id bigint, created boolean)
 language plpgsql security definer set search_path = ''
 as $$
@@ -181,12 +203,14 @@ begin
     select s.task_id, s.created
     from pgqueue.submit_task(
         p_task_type, p_payload, p_queue_name, p_priority, p_max_retries, p_timeout, p_run_at,
-        p_unique_key, p_user_id, p_project_id, p_metadata, p_on_conflict
+        p_unique_key, p_user_id, p_project_id, p_metadata, p_on_conflict, p_parent_id
     ) s;
 end $$;
 
-comment on function pgqueue.submit_or_get(text, jsonb, text, int, int, int, timestamptz, text, text, text, jsonb, text) is
+comment on function pgqueue.submit_or_get(text, jsonb, text, int, int, int, timestamptz, text, text, text, jsonb, text, bigint) is
 'Submits a task; returns its id, or that of the live task with its unique key, and whether it is new.';
+
+drop function if exists pgqueue.submit(text, jsonb, text, int, int, int, timestamptz, text, text, text, jsonb, text);
 
 create or replace function pgqueue.submit(
     p_task_type text,
@@ -200,7 +224,8 @@ create or replace function pgqueue.submit(
     p_user_id text default null,
     p_project_id text default null,
     p_metadata jsonb default null,
-    p_on_conflict text default 'return'
+    p_on_conflict text default 'return',
+    p_parent_id bigint default null
 ) returns bigint
 language plpgsql security definer set search_path = ''
 as $$
@@ -209,12 +234,12 @@ begin
         select s.task_id
         from pgqueue.submit_task(
             p_task_type, p_payload, p_queue_name, p_priority, p_max_retries, p_timeout, p_run_at,
-            p_unique_key, p_user_id, p_project_id, p_metadata, p_on_conflict
+            p_unique_key, p_user_id, p_project_id, p_metadata, p_on_conflict, p_parent_id
         ) s
     );
 end $$;
 
-comment on function pgqueue.submit(text, jsonb, text, int, int, int, timestamptz, text, text, text, jsonb, text) is
+comment on function pgqueue.submit(text, jsonb, text, int, int, int, timestamptz, text, text, text, jsonb, text, bigint) is
 'Submits a task and returns its id, or the id of the live task that has its unique key.';
 
 create or replace function pgqueue._check_submit(p_priority int, p_on_conflict text) returns void
@@ -288,6 +313,7 @@ declare
     v_queues text[];
     v_priorities int[];
     v_rules text[];
+    v_least_parent bigint;
 begin
     if jsonb_typeof(p_tasks) is distinct from 'array' then
         raise exception using errcode = 'QU001',
@@ -306,17 +332,19 @@ begin
     ),
     kinds as (
         select g.queue_name, g.priority, bool_or(g.unique_key is not null) as has_keys,
-            min(g.on_conflict) filter (where g.on_conflict not in ('return', 'raise', 'replace')) as unknown_rule
+            min(g.on_conflict) filter (where g.on_conflict not in ('return', 'raise', 'replace')) as unknown_rule,
+            min(g.parent_id) as least_parent
         from given g
         group by g.queue_name, g.priority
     ),
     added as (
         insert into pgqueue.tasks (
-            task_type, payload, queue_name, priority, max_retries, timeout, run_at, user_id, project_id, metadata, created_at
+            task_type, payload, queue_name, priority, max_retries, timeout, run_at, user_id, project_id, metadata, created_at,
+            parent_id
         )
         select
             g.task_type, g.payload, g.queue_name, least(greatest(g.priority, -32768), 32767)::smallint, g.max_retries, g.timeout,
-            greatest(g.run_at, v_now), g.user_id, g.project_id, g.metadata, v_now
+            greatest(g.run_at, v_now), g.user_id, g.project_id, g.metadata, v_now, g.parent_id
         from given g
         where not exists (select from given k where k.unique_key is not null)
         order by g.position_no
@@ -324,10 +352,13 @@ begin
     )
     select
         (select array_agg(a.id order by a.id) from added a), bool_or(k.has_keys), array_agg(k.queue_name), array_agg(k.priority),
-        array_agg(coalesce(k.unknown_rule, 'return'))
-    into v_ids, v_has_keys, v_queues, v_priorities, v_rules
+        array_agg(coalesce(k.unknown_rule, 'return')), min(k.least_parent)
+    into v_ids, v_has_keys, v_queues, v_priorities, v_rules, v_least_parent
     from kinds k;
     perform set_config('pgqueue.in_bulk', 'off', true);
+    if v_least_parent <= 0 then
+        perform pgqueue._refuse_parent(v_least_parent);
+    end if;
     if v_has_keys then
         -- Keys are taken in the order of their bytes, as clients sort what takes several calls, so that two
         -- transactions with the same keys never deadlock.
@@ -339,7 +370,7 @@ begin
         ) g
         cross join lateral pgqueue.submit_or_get(
             g.task_type, g.payload, g.queue_name, g.priority, g.max_retries, g.timeout, g.run_at,
-            g.unique_key, g.user_id, g.project_id, g.metadata, g.on_conflict
+            g.unique_key, g.user_id, g.project_id, g.metadata, g.on_conflict, g.parent_id
         ) s
         order by g.position_no;
         return;
@@ -352,25 +383,29 @@ end $$;
 comment on function pgqueue.submit_many(jsonb) is
 'Submits an array of objects with the fields of submit(); returns one row for each, in their order.';
 
+drop function if exists pgqueue._given_tasks(jsonb);
+
 create or replace function pgqueue._given_tasks(p_tasks jsonb)
 returns table (
     position_no bigint, task_type text, payload jsonb, queue_name text, priority int, max_retries int, timeout int,
-    run_at timestamptz, unique_key text, user_id text, project_id text, metadata jsonb, on_conflict text
+    run_at timestamptz, unique_key text, user_id text, project_id text, metadata jsonb, on_conflict text,
+    parent_id bigint
 )
 language sql stable
 as $$
     select
         g.position_no, g.task_type, coalesce(g.payload, '{}'), coalesce(g.queue_name, 'default'), coalesce(g.priority, 5),
         coalesce(g.max_retries, 3), g.timeout, g.run_at, g.unique_key, g.user_id, g.project_id, g.metadata,
-        coalesce(g.on_conflict, 'return')
+        coalesce(g.on_conflict, 'return'), g.parent_id
     from rows from (
         jsonb_to_recordset(p_tasks) as (
             task_type text, payload jsonb, queue_name text, priority int, max_retries int, timeout int,
-            run_at timestamptz, unique_key text, user_id text, project_id text, metadata jsonb, on_conflict text
+            run_at timestamptz, unique_key text, user_id text, project_id text, metadata jsonb, on_conflict text,
+            parent_id bigint
         )
     ) with ordinality as g (
         task_type, payload, queue_name, priority, max_retries, timeout,
-        run_at, unique_key, user_id, project_id, metadata, on_conflict, position_no
+        run_at, unique_key, user_id, project_id, metadata, on_conflict, parent_id, position_no
     )
 $$;
 

@@ -148,6 +148,7 @@ begin
         returning
             t.id, t.task_type, t.queue_name, t.priority, t.payload, t.max_retries, t.timeout, t.run_at, t.unique_key, t.user_id,
             t.project_id, t.metadata, t.attempt, t.failures, t.crashes, t.worker_id, t.created_at, t.error, t.cancel_reason,
+            t.parent_id,
             g.failure,
             coalesce(g.result, t.result) as result,
             case when g.failure is null then 'completed' else pgqueue._verdict(t, g.failure) end as verdict,
@@ -176,7 +177,7 @@ begin
         insert into pgqueue.finished_tasks (
             id, task_type, queue_name, priority, payload, status, max_retries, timeout, run_at, unique_key, user_id,
             project_id, metadata, attempt, failures, crashes, worker_id, created_at, started_at, finished_at,
-            result, error, progress
+            result, error, progress, parent_id
         )
         select
             e.id, e.task_type, e.queue_name, e.priority, e.payload, e.verdict, e.max_retries, e.timeout, e.run_at,
@@ -186,7 +187,7 @@ begin
             e.worker_id, e.created_at, e.handler_started_at, v_now,
             e.result,
             case when e.verdict <> 'completed' then coalesce(pgqueue._error_text(e.failure), e.cancel_reason) end,
-            r.progress
+            r.progress, e.parent_id
         from ended e
         left join reported r on r.task_id = e.id
     )

@@ -75,12 +75,13 @@ begin
     )
     insert into pgqueue.finished_tasks (
         id, task_type, queue_name, priority, payload, status, max_retries, timeout, run_at, unique_key, user_id,
-        project_id, metadata, attempt, failures, crashes, created_at, finished_at, result, error, progress
+        project_id, metadata, attempt, failures, crashes, created_at, finished_at, result, error, progress,
+        parent_id
     )
     select
         e.id, e.task_type, e.queue_name, e.priority, e.payload, 'cancelled', e.max_retries, e.timeout, e.run_at,
         e.unique_key, e.user_id, e.project_id, e.metadata, e.attempt, e.failures, e.crashes, e.created_at, v_now,
-        e.result, coalesce(p_reason, e.error), r.progress
+        e.result, coalesce(p_reason, e.error), r.progress, e.parent_id
     from ended e
     left join reported r on r.task_id = e.id;
     if exists (select from pgqueue.listeners) then
@@ -109,12 +110,13 @@ begin
     end if;
     insert into pgqueue.tasks as t (
         id, task_type, queue_name, priority, payload, max_retries, timeout, unique_key, user_id, project_id, metadata,
-        attempt, created_at, run_at
+        attempt, created_at, run_at, parent_id
     )
     overriding system value
     values (
         v_task.id, v_task.task_type, v_task.queue_name, v_task.priority, v_task.payload, v_task.max_retries, v_task.timeout,
-        v_task.unique_key, v_task.user_id, v_task.project_id, v_task.metadata, v_task.attempt, v_task.created_at, pgqueue._now()
+        v_task.unique_key, v_task.user_id, v_task.project_id, v_task.metadata, v_task.attempt, v_task.created_at, pgqueue._now(),
+        v_task.parent_id
     )
     on conflict (task_type, unique_key) where unique_key is not null do nothing
     returning t.id into v_live;

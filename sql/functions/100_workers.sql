@@ -17,12 +17,12 @@ end $$;
 
 comment on function pgqueue.register_worker(text, int, text[], jsonb, double precision, text) is 'Enters a worker process and returns its id, which is never used again.';
 
+drop function if exists pgqueue.heartbeat(bigint, int, int[], jsonb);
+
 -- The worker is alive and knows the claims p_open, up to p_last_claim. Claims of its that it does not know
 -- were lost on the way back: what still runs of them is released at no cost. Tells whether it was declared
 -- lost, whether it shall stop or is paused, and which of its tasks shall be cancelled.
 -- Lock order: the worker's row, then tasks by SKIP LOCKED: nobody who holds a task can silence a worker.
-drop function if exists pgqueue.heartbeat(bigint, int, int[], jsonb);
-
 create or replace function pgqueue.heartbeat(
     p_worker_id bigint, p_last_claim int default null, p_open_claims int[] default null, p_status jsonb default null
 ) returns table (is_lost boolean, stop_requested boolean, is_paused boolean, cancel_ids bigint[])

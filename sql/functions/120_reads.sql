@@ -62,7 +62,7 @@ comment on function pgqueue._matches(
 
 create or replace function pgqueue._walk_live(
     p_queue_name text, p_status text, p_task_type text, p_user_id text, p_project_id text, p_created_from timestamptz, p_created_to timestamptz,
-    p_after_id bigint, p_before_id bigint, p_most int
+    p_after_id bigint, p_before_id bigint, p_most int, p_parent_id bigint
 ) returns table (id bigint, finished_at timestamptz, is_match boolean)
 language plpgsql stable
 set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
@@ -74,7 +74,7 @@ declare
 begin
     if p_status in ('completed', 'failed', 'cancelled') then
         return;
-    elsif p_queue_name is not null and p_status is distinct from 'running' and p_user_id is null and p_project_id is null then
+    elsif p_queue_name is not null and p_status is distinct from 'running' and p_user_id is null and p_project_id is null and p_parent_id is null then
         select count(*) into v_size from (
             (select from pgqueue.tasks t where t.queue_name = p_queue_name and t.waits_for = 0 limit p_most)
             union all
@@ -94,7 +94,7 @@ begin
             select t.*
             from pgqueue.claims c
             join pgqueue.tasks t on t.id = any(c.ids)
-            where p_status = 'running' and t.status = 'running' and t.worker_id = c.worker_id and t.claim_no = c.claim_no
+            where p_status = 'running' and p_parent_id is null and t.status = 'running' and t.worker_id = c.worker_id and t.claim_no = c.claim_no
             and t.id > p_after_id and t.id < p_before_id
             order by t.id desc limit p_most + 1
         )
@@ -102,7 +102,14 @@ begin
         (
             select t.*
             from pgqueue.tasks t
-            where p_status is distinct from 'running'
+            where t.parent_id = p_parent_id and t.id > p_after_id and t.id < p_before_id
+            order by t.id desc limit p_most + 1
+        )
+        union all
+        (
+            select t.*
+            from pgqueue.tasks t
+            where p_status is distinct from 'running' and p_parent_id is null
             and t.user_id = p_user_id and t.id > p_after_id and t.id < p_before_id
             order by t.id desc limit p_most + 1
         )
@@ -110,7 +117,7 @@ begin
         (
             select t.*
             from pgqueue.tasks t
-            where p_status is distinct from 'running' and p_user_id is null
+            where p_status is distinct from 'running' and p_user_id is null and p_parent_id is null
             and t.project_id = p_project_id and t.id > p_after_id and t.id < p_before_id
             order by t.id desc limit p_most + 1
         )
@@ -130,19 +137,19 @@ begin
         (
             select t.*
             from pgqueue.tasks t
-            where p_status is distinct from 'running' and p_user_id is null and p_project_id is null
+            where p_status is distinct from 'running' and p_user_id is null and p_project_id is null and p_parent_id is null
             and coalesce(v_size >= p_most, true) and t.id > p_after_id and t.id < p_before_id
             order by t.id desc limit p_most + 1
         )
     ) t;
 end $$;
 
-comment on function pgqueue._walk_live(text, text, text, text, text, timestamptz, timestamptz, bigint, bigint, int) is
+comment on function pgqueue._walk_live(text, text, text, text, text, timestamptz, timestamptz, bigint, bigint, int, bigint) is
 'Live tasks between two ids and whether they match, newest first, at most p_most and one.';
 
 create or replace function pgqueue._walk_finished(
     p_queue_name text, p_status text, p_task_type text, p_user_id text, p_project_id text, p_created_from timestamptz, p_created_to timestamptz,
-    p_after_id bigint, p_before_id bigint, p_most int
+    p_after_id bigint, p_before_id bigint, p_most int, p_parent_id bigint
 ) returns table (id bigint, finished_at timestamptz, is_match boolean)
 language plpgsql stable
 set jit = off set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set plan_cache_mode = force_generic_plan
@@ -151,6 +158,15 @@ as $$
 begin
     if p_status in ('blocked', 'pending', 'running') then
         return;
+    elsif p_parent_id is not null then
+        return query
+        select f.id, f.finished_at, pgqueue._matches(
+            f.queue_name, f.status, f.task_type, f.user_id, f.project_id, f.created_at,
+            p_queue_name, p_status, p_task_type, p_user_id, p_project_id, p_created_from, p_created_to
+        )
+        from pgqueue.finished_tasks f
+        where f.parent_id = p_parent_id and f.id > p_after_id and f.id < p_before_id
+        order by f.id desc limit p_most + 1;
     elsif p_user_id is not null then
         return query
         select f.id, f.finished_at, pgqueue._matches(
@@ -190,7 +206,7 @@ begin
     end if;
 end $$;
 
-comment on function pgqueue._walk_finished(text, text, text, text, text, timestamptz, timestamptz, bigint, bigint, int) is
+comment on function pgqueue._walk_finished(text, text, text, text, text, timestamptz, timestamptz, bigint, bigint, int, bigint) is
 'Finished tasks between two ids and whether they match, newest first, at most p_most and one.';
 
 -- Ids grow with created_at, except where somebody inserts another created_at by hand: a minute of doubt is
@@ -231,7 +247,7 @@ comment on function pgqueue._ids_around(timestamptz) is 'Two ids between which t
 -- Looks at few rows first, because mostly they suffice.
 create or replace function pgqueue._find_tasks(
     p_queue_name text, p_status text, p_task_type text, p_user_id text, p_project_id text, p_created_from timestamptz, p_created_to timestamptz,
-    p_before_id bigint, p_wanted int, p_most int,
+    p_before_id bigint, p_wanted int, p_most int, p_parent_id bigint,
     out ids bigint[], out finished_ats timestamptz[], out stopped_before bigint
 )
 language plpgsql stable
@@ -253,12 +269,14 @@ begin
         with walked as materialized (
             select 'live' as part, w.*
             from pgqueue._walk_live(
-                p_queue_name, p_status, p_task_type, p_user_id, p_project_id, p_created_from, p_created_to, v_after_id, v_before_id, v_most
+                p_queue_name, p_status, p_task_type, p_user_id, p_project_id, p_created_from, p_created_to, v_after_id, v_before_id, v_most,
+                p_parent_id
             ) w
             union all
             select 'finished', w.*
             from pgqueue._walk_finished(
-                p_queue_name, p_status, p_task_type, p_user_id, p_project_id, p_created_from, p_created_to, v_after_id, v_before_id, v_most
+                p_queue_name, p_status, p_task_type, p_user_id, p_project_id, p_created_from, p_created_to, v_after_id, v_before_id, v_most,
+                p_parent_id
             ) w
         ),
         stopped as (
@@ -281,7 +299,7 @@ begin
     end loop;
 end $$;
 
-comment on function pgqueue._find_tasks(text, text, text, text, text, timestamptz, timestamptz, bigint, int, int) is
+comment on function pgqueue._find_tasks(text, text, text, text, text, timestamptz, timestamptz, bigint, int, int, bigint) is
 'The newest p_wanted tasks that match, and where the search stopped early: it looked at nothing with a smaller id.';
 
 -- Row by row, by its key; finished_at is null for live ones.
@@ -304,6 +322,8 @@ end $$;
 
 comment on function pgqueue._tasks_by_key(bigint[], timestamptz[]) is 'Tasks whose keys were found, newest id first.';
 
+drop function if exists pgqueue.list_tasks(text, text, text, text, text, timestamptz, timestamptz, int, bigint, bigint);
+
 -- Newest id first. A search ends after 3,000 live and 3,000 finished rows; list_cursor tells where.
 create or replace function pgqueue.list_tasks(
     p_queue_name text default null,
@@ -315,7 +335,8 @@ create or replace function pgqueue.list_tasks(
     p_created_to timestamptz default null,
     p_limit int default 20,
     p_offset bigint default 0,
-    p_before_id bigint default null
+    p_before_id bigint default null,
+    p_parent_id bigint default null
 ) returns setof pgqueue.all_tasks
 language plpgsql stable security definer set search_path = '' set jit = off
 as $$
@@ -327,13 +348,15 @@ begin
     select f.ids[p_offset + 1:], f.finished_ats[p_offset + 1:] into v_ids, v_finished_ats
     from pgqueue._find_tasks(
         p_queue_name, p_status, p_task_type, p_user_id, p_project_id, p_created_from, p_created_to, p_before_id,
-        (p_offset + p_limit)::int, 3000
+        (p_offset + p_limit)::int, 3000, p_parent_id
     ) f;
     return query select k.* from pgqueue._tasks_by_key(v_ids, v_finished_ats) k;
 end $$;
 
-comment on function pgqueue.list_tasks(text, text, text, text, text, timestamptz, timestamptz, int, bigint, bigint) is
+comment on function pgqueue.list_tasks(text, text, text, text, text, timestamptz, timestamptz, int, bigint, bigint, bigint) is
 'Tasks that match every filter given, newest id first, among the newest 3,000 live and 3,000 finished ones that the filter''s index leads to.';
+
+drop function if exists pgqueue.list_cursor(text, text, text, text, text, timestamptz, timestamptz, bigint);
 
 create or replace function pgqueue.list_cursor(
     p_queue_name text default null,
@@ -343,7 +366,8 @@ create or replace function pgqueue.list_cursor(
     p_project_id text default null,
     p_created_from timestamptz default null,
     p_created_to timestamptz default null,
-    p_before_id bigint default null
+    p_before_id bigint default null,
+    p_parent_id bigint default null
 ) returns bigint
 language plpgsql stable security definer set search_path = '' set jit = off
 as $$
@@ -352,13 +376,15 @@ begin
     return (
         select f.stopped_before
         from pgqueue._find_tasks(
-            p_queue_name, p_status, p_task_type, p_user_id, p_project_id, p_created_from, p_created_to, p_before_id, 3000, 3000
+            p_queue_name, p_status, p_task_type, p_user_id, p_project_id, p_created_from, p_created_to, p_before_id, 3000, 3000, p_parent_id
         ) f
     );
 end $$;
 
-comment on function pgqueue.list_cursor(text, text, text, text, text, timestamptz, timestamptz, bigint) is
+comment on function pgqueue.list_cursor(text, text, text, text, text, timestamptz, timestamptz, bigint, bigint) is
 'Where a list_tasks that found too few has stopped: the p_before_id to go on with, null where it saw all.';
+
+drop function if exists pgqueue.count_tasks(text, text, text, text, text, timestamptz, timestamptz, int);
 
 -- By queue, status and type what finished is known from rollups, and what lives from the index of lanes; for
 -- other filters p_most rows are looked at, one half of them live, the other finished.
@@ -370,7 +396,8 @@ create or replace function pgqueue.count_tasks(
     p_project_id text default null,
     p_created_from timestamptz default null,
     p_created_to timestamptz default null,
-    p_most int default 10000
+    p_most int default 10000,
+    p_parent_id bigint default null
 ) returns table (total bigint, is_capped boolean)
 language plpgsql stable security definer set search_path = '' set jit = off
 as $$
@@ -380,11 +407,12 @@ declare
     v_is_capped boolean := false;
 begin
     perform pgqueue._check_filter(p_status, p_most, 0);
-    if num_nonnulls(p_user_id, p_project_id, p_created_from, p_created_to) > 0 then
+    if num_nonnulls(p_user_id, p_project_id, p_created_from, p_created_to, p_parent_id) > 0 then
         return query
         select cardinality(f.ids)::bigint, f.stopped_before is not null
         from pgqueue._find_tasks(
-            p_queue_name, p_status, p_task_type, p_user_id, p_project_id, p_created_from, p_created_to, null, (p_most + 1) / 2, (p_most + 1) / 2
+            p_queue_name, p_status, p_task_type, p_user_id, p_project_id, p_created_from, p_created_to, null, (p_most + 1) / 2, (p_most + 1) / 2,
+            p_parent_id
         ) f;
         return;
     end if;
@@ -396,7 +424,7 @@ begin
         from (
             select w.is_match, row_number() over (order by w.id desc) as nr
             from pgqueue._walk_live(
-                p_queue_name, p_status, p_task_type, null, null, null, null, -9223372036854775808, 9223372036854775807, p_most
+                p_queue_name, p_status, p_task_type, null, null, null, null, -9223372036854775808, 9223372036854775807, p_most, null
             ) w
         ) w;
     elsif p_status is null or p_status in ('blocked', 'pending', 'running') then
@@ -416,7 +444,7 @@ begin
     return query select v_finished + v_live, v_is_capped;
 end $$;
 
-comment on function pgqueue.count_tasks(text, text, text, text, text, timestamptz, timestamptz, int) is
+comment on function pgqueue.count_tasks(text, text, text, text, text, timestamptz, timestamptz, int, bigint) is
 'How many tasks match a list_tasks; is_capped where that is not exact: more than p_most live ones, or more than p_most rows to look at.';
 
 create or replace function pgqueue._count_kept(p_queue_name text, p_status text, p_task_type text) returns bigint
@@ -614,3 +642,7 @@ begin
 end $$;
 
 comment on function pgqueue.why_waiting(bigint) is 'Why a task does not run, in one line of plain words.';
+
+drop function if exists pgqueue._walk_live(text, text, text, text, text, timestamptz, timestamptz, bigint, bigint, int);
+drop function if exists pgqueue._walk_finished(text, text, text, text, text, timestamptz, timestamptz, bigint, bigint, int);
+drop function if exists pgqueue._find_tasks(text, text, text, text, text, timestamptz, timestamptz, bigint, int, int);

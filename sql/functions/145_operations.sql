@@ -7,8 +7,8 @@ language plpgsql stable
 as $$
 declare
     v_known text[] := array[
-        'all', 'queue_name', 'task_type', 'status', 'user_id', 'project_id', 'created_from', 'created_to', 'finished_from', 'finished_to',
-        'error_contains'
+        'all', 'queue_name', 'task_type', 'status', 'user_id', 'project_id', 'parent_id', 'created_from', 'created_to', 'finished_from',
+        'finished_to', 'error_contains'
     ];
     v_statuses text[] := case p_kind
         when 'retry' then array['failed', 'cancelled']
@@ -40,6 +40,7 @@ begin
             detail = jsonb_build_object('kind', p_kind, 'status', p_filter ->> 'status'),
             hint = format('%s is for tasks that are %s.', p_kind, array_to_string(v_statuses, ' or '));
     end if;
+    perform (p_filter ->> 'parent_id')::bigint;
     perform (p_filter ->> m)::timestamptz from unnest(array['created_from', 'created_to', 'finished_from', 'finished_to']) m;
 end $$;
 
@@ -55,7 +56,9 @@ as $$
 begin
     if p_kind = 'cancel' then
         return query
-        select t.id, null::timestamptz, pgqueue._is_chosen(p_filter, t.status, t.queue_name, t.task_type, t.user_id, t.project_id, t.created_at, null, t.error)
+        select
+            t.id, null::timestamptz,
+            pgqueue._is_chosen(p_filter, t.status, t.queue_name, t.task_type, t.user_id, t.project_id, t.parent_id, t.created_at, null, t.error)
         from pgqueue.tasks t
         where t.id > p_after and t.id <= p_until
         order by t.id
@@ -65,7 +68,9 @@ begin
         select
             f.id, f.finished_at,
             (p_kind = 'delete' or f.status = coalesce(p_filter ->> 'status', 'failed'))
-            and pgqueue._is_chosen(p_filter, f.status, f.queue_name, f.task_type, f.user_id, f.project_id, f.created_at, f.finished_at, f.error)
+            and pgqueue._is_chosen(
+                p_filter, f.status, f.queue_name, f.task_type, f.user_id, f.project_id, f.parent_id, f.created_at, f.finished_at, f.error
+            )
         from pgqueue.finished_tasks f
         where f.id > p_after and f.id <= p_until
         and (p_kind = 'delete' or f.status <> 'completed')
@@ -80,7 +85,7 @@ comment on function pgqueue._candidates(text, jsonb, bigint, bigint, int) is 'Th
 
 create or replace function pgqueue._is_chosen(
     p_filter jsonb, p_status text, p_queue_name text, p_task_type text, p_user_id text, p_project_id text,
-    p_created_at timestamptz, p_finished_at timestamptz, p_error text
+    p_parent_id bigint, p_created_at timestamptz, p_finished_at timestamptz, p_error text
 ) returns boolean
 language sql stable
 as $$
@@ -89,12 +94,16 @@ as $$
     and p_task_type = coalesce(p_filter ->> 'task_type', p_task_type)
     and (p_filter ->> 'user_id' is null or p_user_id is not distinct from p_filter ->> 'user_id')
     and (p_filter ->> 'project_id' is null or p_project_id is not distinct from p_filter ->> 'project_id')
+    and (p_filter ->> 'parent_id' is null or p_parent_id is not distinct from (p_filter ->> 'parent_id')::bigint)
     and p_created_at >= coalesce((p_filter ->> 'created_from')::timestamptz, '-infinity')
     and p_created_at < coalesce((p_filter ->> 'created_to')::timestamptz, 'infinity')
     and (p_filter ->> 'error_contains' is null or strpos(lower(coalesce(p_error, '')), lower(p_filter ->> 'error_contains')) > 0)
 $$;
 
-comment on function pgqueue._is_chosen(jsonb, text, text, text, text, text, timestamptz, timestamptz, text) is 'Whether a filter lets a task through.';
+comment on function pgqueue._is_chosen(jsonb, text, text, text, text, text, bigint, timestamptz, timestamptz, text) is
+'Whether a filter lets a task through.';
+
+drop function if exists pgqueue._is_chosen(jsonb, text, text, text, text, text, timestamptz, timestamptz, text);
 
 -- What an operation would do: how many tasks match among the first p_most that it would look at, and some of them.
 create or replace function pgqueue.preview_operation(p_kind text, p_filter jsonb, p_most int default 100000)

@@ -288,7 +288,7 @@ comment on function pgqueue.task_queue(bigint) is 'The queue of a task, live or 
 -- what lies below was not looked at in all of them.
 create or replace function pgqueue._find_tasks_in(
     p_queue_names text[], p_status text, p_task_type text, p_user_id text, p_project_id text, p_created_from timestamptz,
-    p_created_to timestamptz, p_before_id bigint, p_wanted int,
+    p_created_to timestamptz, p_before_id bigint, p_wanted int, p_parent_id bigint,
     out ids bigint[], out finished_ats timestamptz[], out stopped_before bigint
 )
 language sql stable
@@ -297,7 +297,7 @@ as $$
         select f.*
         from (select distinct n.name from unnest(p_queue_names) as n (name)) q
         cross join lateral pgqueue._find_tasks(
-            q.name, p_status, p_task_type, p_user_id, p_project_id, p_created_from, p_created_to, p_before_id, p_wanted, 3000
+            q.name, p_status, p_task_type, p_user_id, p_project_id, p_created_from, p_created_to, p_before_id, p_wanted, 3000, p_parent_id
         ) f
     ),
     stopped as (
@@ -318,8 +318,10 @@ as $$
     from found f
 $$;
 
-comment on function pgqueue._find_tasks_in(text[], text, text, text, text, timestamptz, timestamptz, bigint, int) is
+comment on function pgqueue._find_tasks_in(text[], text, text, text, text, timestamptz, timestamptz, bigint, int, bigint) is
 '_find_tasks over several queues.';
+
+drop function if exists pgqueue.list_tasks_in(text[], text, text, text, text, timestamptz, timestamptz, int, bigint, bigint);
 
 -- For a key that is limited to queues: the lists of its queues as one.
 create or replace function pgqueue.list_tasks_in(
@@ -332,7 +334,8 @@ create or replace function pgqueue.list_tasks_in(
     p_created_to timestamptz default null,
     p_limit int default 20,
     p_offset bigint default 0,
-    p_before_id bigint default null
+    p_before_id bigint default null,
+    p_parent_id bigint default null
 ) returns setof pgqueue.all_tasks
 language plpgsql stable security definer set search_path = '' set jit = off
 as $$
@@ -344,12 +347,12 @@ begin
     select f.ids[p_offset + 1:], f.finished_ats[p_offset + 1:] into v_ids, v_finished_ats
     from pgqueue._find_tasks_in(
         p_queue_names, p_status, p_task_type, p_user_id, p_project_id, p_created_from, p_created_to, p_before_id,
-        (p_offset + p_limit)::int
+        (p_offset + p_limit)::int, p_parent_id
     ) f;
     return query select k.* from pgqueue._tasks_by_key(v_ids, v_finished_ats) k;
 end $$;
 
-comment on function pgqueue.list_tasks_in(text[], text, text, text, text, timestamptz, timestamptz, int, bigint, bigint) is
+comment on function pgqueue.list_tasks_in(text[], text, text, text, text, timestamptz, timestamptz, int, bigint, bigint, bigint) is
 'Tasks of several queues that match every filter given, newest id first.';
 
 create or replace function pgqueue.list_cursor_in(
@@ -360,7 +363,8 @@ create or replace function pgqueue.list_cursor_in(
     p_project_id text default null,
     p_created_from timestamptz default null,
     p_created_to timestamptz default null,
-    p_before_id bigint default null
+    p_before_id bigint default null,
+    p_parent_id bigint default null
 ) returns bigint
 language plpgsql stable security definer set search_path = '' set jit = off
 as $$
@@ -369,13 +373,15 @@ begin
     return (
         select f.stopped_before
         from pgqueue._find_tasks_in(
-            p_queue_names, p_status, p_task_type, p_user_id, p_project_id, p_created_from, p_created_to, p_before_id, 3000
+            p_queue_names, p_status, p_task_type, p_user_id, p_project_id, p_created_from, p_created_to, p_before_id, 3000, p_parent_id
         ) f
     );
 end $$;
 
-comment on function pgqueue.list_cursor_in(text[], text, text, text, text, timestamptz, timestamptz, bigint) is
+comment on function pgqueue.list_cursor_in(text[], text, text, text, text, timestamptz, timestamptz, bigint, bigint) is
 'Where a search over several queues that found too few has stopped, to go on before it; null where it saw all.';
+
+drop function if exists pgqueue.count_tasks_in(text[], text, text, text, text, timestamptz, timestamptz);
 
 create or replace function pgqueue.count_tasks_in(
     p_queue_names text[],
@@ -384,14 +390,17 @@ create or replace function pgqueue.count_tasks_in(
     p_user_id text default null,
     p_project_id text default null,
     p_created_from timestamptz default null,
-    p_created_to timestamptz default null
+    p_created_to timestamptz default null,
+    p_parent_id bigint default null
 ) returns table (total bigint, is_capped boolean)
 language sql stable security definer set search_path = ''
 as $$
     select coalesce(sum(c.total), 0)::bigint, coalesce(bool_or(c.is_capped), false)
     from (select distinct n.name from unnest(p_queue_names) as n (name)) q
-    cross join lateral pgqueue.count_tasks(q.name, p_status, p_task_type, p_user_id, p_project_id, p_created_from, p_created_to) c
+    cross join lateral pgqueue.count_tasks(
+        q.name, p_status, p_task_type, p_user_id, p_project_id, p_created_from, p_created_to, p_parent_id => p_parent_id
+    ) c
 $$;
 
-comment on function pgqueue.count_tasks_in(text[], text, text, text, text, timestamptz, timestamptz) is
+comment on function pgqueue.count_tasks_in(text[], text, text, text, text, timestamptz, timestamptz, bigint) is
 'How many tasks match a list_tasks_in.';

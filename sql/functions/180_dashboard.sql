@@ -22,6 +22,8 @@ end $$;
 comment on function pgqueue.authenticate_session(text, bigint, bytea, text) is
 'Who holds a session, as authenticate for its key; p_expires_at in seconds since 1970.';
 
+drop function if exists pgqueue.search_tasks(text[], text, text, text, text, timestamptz, timestamptz, text[], text, text, bigint, int, int);
+
 -- The newest p_most tasks that match the plain filters are looked at for what is in payload and error. In each
 -- queue the search has a lower end where it stopped; below the highest of them nothing is told, so that pages
 -- have no gaps.
@@ -39,6 +41,7 @@ create or replace function pgqueue.search_tasks(
     p_before_id bigint default null,
     p_limit int default 50,
     p_most int default 5000,
+    p_parent_id bigint default null,
     out tasks jsonb, out next_before_id bigint
 )
 language plpgsql stable security definer
@@ -56,7 +59,7 @@ begin
     foreach v_queue_name in array coalesce(p_queue_names, array[null::text]) loop
         select f.ids, f.finished_ats, f.stopped_before into v_found
         from pgqueue._find_tasks(
-            v_queue_name, p_status, p_task_type, p_user_id, p_project_id, p_created_from, p_created_to, p_before_id, v_wanted, 10000
+            v_queue_name, p_status, p_task_type, p_user_id, p_project_id, p_created_from, p_created_to, p_before_id, v_wanted, 10000, p_parent_id
         ) f;
         v_ids := v_ids || v_found.ids;
         v_finished_ats := v_finished_ats || v_found.finished_ats;
@@ -92,7 +95,7 @@ begin
 end $$;
 
 comment on function pgqueue.search_tasks(
-    text[], text, text, text, text, timestamptz, timestamptz, text[], text, text, bigint, int, int
+    text[], text, text, text, text, timestamptz, timestamptz, text[], text, text, bigint, int, int, bigint
 ) is 'One page of tasks as the dashboard lists them, newest id first, and where to go on: null where it saw all.';
 
 create or replace function pgqueue.ended_by_type(p_from timestamptz, p_to timestamptz, p_queue_names text[] default null)

@@ -34,6 +34,13 @@ class TestReading:
         assert "3 to 4 of 5; the next ones: --page 3" in page.err
         assert reading_cli("task", "list", "--until", "1h", "-o", "json").json == []
 
+    def test_children_are_submitted_and_listed(self, cli: Cli) -> None:
+        cli("submit", "ship")
+        assert cli("submit", "ship", "--parent", 1, "-o", "json").json["parent_id"] == 1
+        assert [row["task_id"] for row in cli("task", "list", "--parent", 1, "-o", "json").json] == [2]
+        assert re.search(r"^parent +1$", cli("task", "show", 2).out, re.MULTILINE)
+        assert cli("submit", "ship", "--parent", 0).code == 2
+
     def test_nothing_is_said_kindly(self, reading_cli: Cli) -> None:
         none = reading_cli("task", "list", "--type", "nobody")
         assert (none.code, none.out) == (0, "")

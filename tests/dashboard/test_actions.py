@@ -82,6 +82,29 @@ def test_a_task_is_cloned_with_changes(
     expect(page.get_by_role("group", name="Result")).to_contain_text("blue")
 
 
+def test_a_task_leads_to_its_parent_and_its_children(page: Page, url: str, service: QueueService) -> None:
+    parent = service.submit_task(TaskRequest(task_type="whole"))
+    children = service.submit_tasks([TaskRequest(task_type="part", parent_id=parent.task_id) for _ in range(30)])
+    service.cancel_task(children[-1].task_id)
+    page.goto(f"{url}/tasks/{parent.task_id}")
+    card = page.get_by_role("region", name="Children")
+    expect(card.get_by_role("listitem")).to_have_count(20)
+    expect(card.get_by_role("listitem").first).to_contain_text("cancelled")
+    card.get_by_role("link", name="All 30").click()
+    page.wait_for_url(f"**/tasks?q=parent*{parent.task_id}")
+    expect(page.get_by_text("30 tasks")).to_be_visible()
+    page.locator(f"#task-{children[3].task_id} a[data-open]").click()
+    page.get_by_role("link", name=f"whole #{parent.task_id}").click()
+    page.wait_for_url(f"{url}/tasks/{parent.task_id}")
+
+
+def test_a_parent_that_was_cleaned_up_is_gone_not_an_error(page: Page, url: str, service: QueueService) -> None:
+    task = service.submit_task(TaskRequest(task_type="part", parent_id=4711))
+    page.goto(f"{url}/tasks/{task.task_id}")
+    expect(page.get_by_text("#4711, which is gone")).to_be_visible()
+    expect(page.get_by_role("heading", name="part")).to_be_visible()
+
+
 def test_a_task_is_copied_as_json_curl_and_python(page: Page, url: str, service: QueueService) -> None:
     task_id = service.submit_task(TaskRequest(task_type="echo", payload={"it's": ["a", 1]})).task_id
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])

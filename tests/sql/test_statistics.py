@@ -697,6 +697,7 @@ READS = (
     "select * from pgqueue.list_tasks(p_status => 'running')",
     "select * from pgqueue.list_tasks(p_user_id => 'nobody')",
     "select * from pgqueue.list_tasks(p_project_id => 'none')",
+    "select * from pgqueue.list_tasks(p_parent_id => 1)",
     "select * from pgqueue.list_tasks(p_task_type => 'none')",
     "select * from pgqueue.list_tasks(p_created_from => now() - interval '1 hour', p_created_to => now())",
     "select * from pgqueue.list_tasks(p_before_id => 1000)",
@@ -705,6 +706,7 @@ READS = (
     "select * from pgqueue.count_tasks(p_status => 'completed')",
     "select * from pgqueue.count_tasks(p_task_type => 'a')",
     "select * from pgqueue.count_tasks(p_user_id => 'nobody')",
+    "select * from pgqueue.count_tasks(p_parent_id => 1)",
     "select * from pgqueue.get_retryable_tasks()",
     "select pgqueue._fold_statistics()",
 )

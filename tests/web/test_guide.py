@@ -114,6 +114,20 @@ async def test_a_task_is_submitted_read_listed_and_cancelled(web: httpx.AsyncCli
     assert (await web.get(f"/tasks/{task_id}/result")).status_code == 409
 
 
+async def test_tasks_are_submitted_with_a_parent_and_listed_by_it(web: httpx.AsyncClient) -> None:
+    alone = (await web.post("/tasks", json={"task_type": "greet"})).json()
+    child = (await web.post("/tasks", json={"task_type": "greet", "parent_id": alone["task_id"]})).json()
+    batch = {"tasks": [{"task_type": "greet", "parent_id": alone["task_id"]}]}
+    [other] = (await web.post("/tasks/batch", json=batch)).json()["tasks"]
+    assert (alone["parent_id"], child["parent_id"]) == (None, alone["task_id"])
+    listed = (await web.get(f"/tasks?parent_id={alone['task_id']}")).json()
+    assert [task["task_id"] for task in listed["tasks"]] == [other["task_id"], child["task_id"]]
+    assert listed["total"] == 2
+    refused = await web.post("/tasks", json={"task_type": "greet", "parent_id": 0})
+    assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/parent_id")
+    assert (await web.get("/tasks?parent_id=-1")).status_code == 422
+
+
 async def test_progress_result_and_statistics_of_a_task_that_ran(web: httpx.AsyncClient, service: QueueService) -> None:
     await post(web, "/queues", QUEUE)
     task_id = (await post(web, "/tasks", SUBMIT)).json()["task_id"]

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from pgqueue import PermanentError, TaskContext
+from pgqueue import PermanentError, TaskContext, TaskRequest, sync
 
 mark: contextvars.ContextVar[int] = contextvars.ContextVar("mark", default=0)
 
@@ -63,3 +63,12 @@ def marked(ctx: TaskContext) -> int:
     found = mark.get()
     mark.set(ctx.task_id)
     return found
+
+
+def submits(ctx: TaskContext, payload: dict[str, Any]) -> list[int]:
+    """Submit a child, and one of another parent; return their ids."""
+    with sync.Database(payload["dsn"]) as database:
+        service = sync.QueueService(database)
+        child = service.submit_task(TaskRequest(task_type="leaf"))
+        [of_another] = service.submit_tasks([TaskRequest(task_type="leaf", parent_id=payload["other"])])
+        return [child.task_id, of_another.task_id]

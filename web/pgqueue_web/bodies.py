@@ -80,6 +80,7 @@ class TaskRequestBody(Body):
     on_conflict: Annotated[
         OnConflict, Meta(description="what a taken unique key leads to: the live task, 409, or its payload replaced")
     ] = "return"
+    parent_id: Annotated[Bigint | None, Meta(description="the task that submits it, to filter by")] = None
 
     def request(self) -> TaskRequest:
         """Return it as the services take it."""
@@ -117,6 +118,7 @@ class TaskBody(msgspec.Struct, kw_only=True):
     crashes: Annotated[int, Meta(description="workers that died under it")]
     worker_id: int | None
     cancel_requested_at: Moment | None
+    parent_id: Annotated[int | None, Meta(description="the task that submitted it; it may be gone")]
 
     @classmethod
     def of(cls, task: TaskRecord) -> TaskBody:

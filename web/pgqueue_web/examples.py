@@ -29,6 +29,7 @@ TASK = {
     "crashes": 0,
     "worker_id": 7,
     "cancel_requested_at": None,
+    "parent_id": 41,
 }
 NEW_TASK = {
     "task_type": "content_generation",

@@ -36,6 +36,7 @@ class TaskQuery(Body):
     project_id: Id200 | None = None
     created_from: Annotated[Moment | None, Meta(description="created at or after")] = None
     created_to: Annotated[Moment | None, Meta(description="created before")] = None
+    parent_id: Annotated[Bigint | None, Meta(description="submitted by this task")] = None
     page: Annotated[int, Meta(ge=1, le=10_000, description="pages end at row 10,000: go on by cursor")] = 1
     page_size: Annotated[int, Meta(ge=1, le=500)] = 20
     cursor: Annotated[

@@ -128,6 +128,7 @@ def _filter(wanted: TaskQuery, who: Principal) -> TaskFilter:
         project_id=wanted.project_id,
         created_from=wanted.created_from,
         created_to=wanted.created_to,
+        parent_id=wanted.parent_id,
         page=wanted.page,
         page_size=wanted.page_size,
         before_id=None if wanted.cursor is None else _before_id(wanted.cursor),

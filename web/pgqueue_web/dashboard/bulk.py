@@ -158,7 +158,12 @@ def _chosen(given: dict[str, str], who: Principal, created_from: str = "") -> Bu
         raise HttpError(403, "this key is limited to queues: choose one of them in the filter", hint=hint)
     since = datetime.fromisoformat(created_from) if created_from else wanted.created_from
     names: dict[str, Any] = {"status": wanted.status, "task_type": wanted.task_type, "user_id": wanted.user_id}
-    names |= {"project_id": wanted.project_id, "error_contains": wanted.error, "created_from": since}
+    names |= {
+        "project_id": wanted.project_id,
+        "parent_id": wanted.parent_id,
+        "error_contains": wanted.error,
+        "created_from": since,
+    }
     fitting = {name: value for name, value in names.items() if value is not None}
     if search.queue is not None:
         fitting["queue_name"] = search.queue

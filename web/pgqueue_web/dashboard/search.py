@@ -71,6 +71,8 @@ def _read_term(search: Search, key: str, value: str) -> None:
         search.queue = value
     elif key.startswith("payload.") and len(key) > 8:
         wanted.path, wanted.value = key[8:].split("."), value
+    elif key == "parent" and re.fullmatch(r"#?[0-9]{1,18}", value, re.ASCII):
+        wanted.parent_id = int(value.removeprefix("#"))
     elif (key in ("", "id")) and re.fullmatch(r"#?[0-9]{1,18}", value, re.ASCII):
         search.task_id = int(value.removeprefix("#"))
     elif key == "":
@@ -87,7 +89,7 @@ def _check(search: Search, who: Principal) -> None:
         wanted.queue_names = [search.queue] if who.may_touch(search.queue) else []
     else:
         wanted.queue_names = who.queues
-    narrowing = (wanted.status, search.queue, wanted.task_type, wanted.user_id, wanted.project_id, wanted.created_from)
-    if search.is_deep and all(part is None for part in narrowing):
+    narrowing = (wanted.status, search.queue, wanted.task_type, wanted.user_id, wanted.project_id)
+    if search.is_deep and all(part is None for part in (*narrowing, wanted.created_from, wanted.parent_id)):
         also = "also choose a state, a queue, a type or a time: not every task can be read"
         search.problems.append(f"To look through payloads or errors, {also}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from litestar.params import FromPath
 
 from pgqueue import calls
 from pgqueue.errors import InvalidInput, PgqueueError, QueueNotFound, TaskNotFound
-from pgqueue.models import TaskRequest
+from pgqueue.models import TaskFilter, TaskRequest, TaskSearch
 from pgqueue.services import FINAL
 from pgqueue_web.dashboard.render import link_of, page
 from pgqueue_web.dashboard.replies import done, form_of, of, reading, redirect
@@ -30,6 +31,7 @@ __all__ = ["HANDLERS"]
 
 MOST_LINES = 1000
 MOST_BODY = 200_000
+MOST_CHILDREN = 20
 NEW = {
     "task_type": "",
     "queue_name": "default",
@@ -54,6 +56,11 @@ async def show_task(request: Request[Any, Any, Any], api: Api, who: Who, number:
         progress = await read(calls.get_progress(number))
         why = await read(calls.why_waiting(number)) if task.status in ("pending", "blocked") else None
         workers = {info.id: info for info in await read(calls.list_workers())}
+        children = await read(
+            calls.search_tasks(TaskSearch(parent_id=number, queue_names=who.queues, limit=MOST_CHILDREN))
+        )
+        family = TaskFilter(parent_id=number, queue_names=who.queues)
+        count, is_capped = await read(calls.count_tasks(family)) if children.tasks else (0, False)
     return page(
         request,
         "task.html",
@@ -64,6 +71,10 @@ async def show_task(request: Request[Any, Any, Any], api: Api, who: Who, number:
         progress=progress,
         why=why,
         worker=workers.get(task.worker_id or 0),
+        parent=await _parent_of(api, who, task),
+        children=children.tasks,
+        child_count=count,
+        is_capped=is_capped,
         timeline=timeline_of(task, executions, datetime.now(UTC)),
         is_final=task.status in FINAL,
         forms=FORMS,
@@ -76,6 +87,15 @@ async def _visible(read: Any, who: Principal, task_id: int) -> TaskRecord:  # no
     if not who.may_touch(task.queue_name):
         raise TaskNotFound(f"there is no task {task_id}", hint="It may have been cleaned up.", sqlstate="QU102")
     return task
+
+
+async def _parent_of(api: Context, who: Principal, task: TaskRecord) -> TaskRecord | None:
+    """Read the task that submitted this one; None where there is none, or where it is gone or hidden."""
+    with contextlib.suppress(TaskNotFound):
+        if task.parent_id is not None:
+            async with reading(api) as read:
+                return await _visible(read, who, task.parent_id)
+    return None
 
 
 @get("/tasks/{task_id:str}/as/{form:str}", **of("read"))

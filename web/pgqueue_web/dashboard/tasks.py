@@ -57,7 +57,7 @@ async def _find(read: Any, search: Search) -> tuple[SearchPage, int | None, bool
     found = await read(calls.search_tasks(wanted))
     if search.is_deep:
         return found, None, False
-    names = ("queue_names", "status", "task_type", "user_id", "project_id", "created_from", "created_to")
+    names = ("queue_names", "status", "task_type", "user_id", "project_id", "created_from", "created_to", "parent_id")
     total, is_capped = await read(calls.count_tasks(TaskFilter(**{name: getattr(wanted, name) for name in names})))
     return found, total, is_capped
 
