@@ -14,6 +14,7 @@ from pgqueue.scheduler import Scheduler, plan
 from pgqueue.services.operations import async_method
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from pgqueue.database import Database
