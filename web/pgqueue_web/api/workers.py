@@ -8,6 +8,7 @@ import msgspec
 from litestar import get
 from litestar.di import NamedDependency
 
+from pgqueue.errors import Forbidden
 from pgqueue_web.bodies import AuditList, WorkerList
 from pgqueue_web.queries import PageQuery
 from pgqueue_web.routes import Api, Who, route
@@ -35,8 +36,10 @@ def _shown(info: WorkerInfo, who: Principal) -> WorkerInfo | None:
 
 
 @get("/audit-log", **route("admin", query=PageQuery), tags=["server"], summary="Read the audit log")
-async def list_audit(api: Api, wanted: NamedDependency[PageQuery]) -> AuditList:
-    """Who did what, newest first."""
+async def list_audit(api: Api, who: Who, wanted: NamedDependency[PageQuery]) -> AuditList:
+    """Who did what, newest first. It is about all queues: a key that is limited to some may not read it."""
+    if not who.may_audit():
+        raise Forbidden("the audit log is about all queues, and this key is limited to some", hint="use another key")
     entries = await api.access.list_audit(wanted.limit, wanted.before)
     return AuditList(entries, entries[-1].id if len(entries) == wanted.limit else None)
 
