@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from pgqueue.models import check_number
+from pgqueue.models import check_number, check_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Call", "Row", "json_of", "nothing", "task_key", "utc", "value"]
+__all__ = ["Call", "Row", "checked_names", "json_of", "nothing", "task_key", "utc", "value"]
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -41,6 +41,13 @@ def task_key(task_id: object) -> int:
     check_number(task_id, "task_id", -MOST_ID - 1, MOST_ID)
     assert isinstance(task_id, int)  # noqa: S101 - just checked
     return task_id
+
+
+def checked_names(queue_names: Sequence[str] | None) -> list[str] | None:
+    """Return names of queues, None for all of them. Raises InvalidInput for what is no text."""
+    for name in queue_names or ():
+        check_text(name, "queue_names")
+    return None if queue_names is None else list(queue_names)
 
 
 def utc(moment: datetime | None) -> datetime | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
-from pgqueue.calls.call import Call, Row, json_of, task_key, utc, value
+from pgqueue.calls.call import Call, Row, checked_names, json_of, task_key, utc, value
 from pgqueue.errors import InvalidInput
 from pgqueue.models import (
     Execution,
@@ -212,13 +212,7 @@ def task_statistics(start: datetime, end: datetime, queue_names: Sequence[str] |
     check_time(start, "start")
     check_time(end, "end")
     sql = "select * from pgqueue.task_statistics(%s::timestamptz, %s::timestamptz, %s::text[])"
-    return Call(sql, (start, end, _names(queue_names)), lambda rows: TaskStatistics(*rows[0]))
-
-
-def _names(queue_names: Sequence[str] | None) -> list[str] | None:
-    for name in queue_names or ():
-        check_text(name, "queue_names")
-    return None if queue_names is None else list(queue_names)
+    return Call(sql, (start, end, checked_names(queue_names)), lambda rows: TaskStatistics(*rows[0]))
 
 
 def task_series(  # noqa: PLR0913 - as in SQL

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import msgspec
 from msgspec import UNSET
 
-from pgqueue.calls.call import Call, Row, json_of, nothing, utc, value
+from pgqueue.calls.call import Call, Row, checked_names, json_of, nothing, utc, value
 from pgqueue.cron import cron_of
 from pgqueue.errors import InvalidInput
 from pgqueue.models import (
@@ -166,12 +166,14 @@ def get_schedule(name: str) -> Call[ScheduledTask]:
     return Call(f"select {COLUMNS} from pgqueue.get_schedule(%s)", (name,), lambda rows: _schedule(rows[0]))
 
 
-def list_schedules(limit: int = 1000, after: str | None = None) -> Call[list[ScheduledTask]]:
-    """pgqueue.list_schedules: by name, those after a name."""
+def list_schedules(
+    limit: int = 1000, after: str | None = None, queue_names: Sequence[str] | None = None
+) -> Call[list[ScheduledTask]]:
+    """pgqueue.list_schedules: by name, those after a name, of all queues or of some."""
     check_number(limit, "limit", 1, MOST_ROWS)
     check_text(after, "after", optional=True)
-    sql = f"select {COLUMNS} from pgqueue.list_schedules(%s::int, %s)"
-    return Call(sql, (limit, after), lambda rows: [_schedule(row) for row in rows])
+    sql = f"select {COLUMNS} from pgqueue.list_schedules(%s::int, %s, %s::text[])"
+    return Call(sql, (limit, after, checked_names(queue_names)), lambda rows: [_schedule(row) for row in rows])
 
 
 def _schedule(row: Row) -> ScheduledTask:
@@ -226,14 +228,11 @@ def backfill_schedule(
 
 def scheduler_stats(queue_names: Sequence[str] | None = None) -> Call[SchedulerStats]:
     """pgqueue.scheduler_stats: of all schedules, or of those of some queues."""
-    for name in queue_names or ():
-        check_text(name, "queue_names")
     sql = (
         "select active_jobs, paused_jobs, ended_jobs, failed_jobs, next_run_at, lag, fired, queued_ticks "
         "from pgqueue.scheduler_stats(%s::text[])"
     )
-    names = None if queue_names is None else list(queue_names)
-    return Call(sql, (names,), lambda rows: SchedulerStats(*rows[0]))
+    return Call(sql, (checked_names(queue_names),), lambda rows: SchedulerStats(*rows[0]))
 
 
 def due_schedules(limit: int = 100, name: str | None = None) -> Call[list[DueSchedule]]:

@@ -44,6 +44,10 @@ class Principal(msgspec.Struct, frozen=True):
         """Tell whether the principal has a scope; admin includes the others."""
         return scope in self.scopes or "admin" in self.scopes
 
+    def may_audit(self) -> bool:
+        """Tell whether the principal may read the audit log, which is about all queues."""
+        return self.queues is None and self.has_scope("admin")
+
 
 class AuditEntry(msgspec.Struct, frozen=True):
     """One row of the audit log."""

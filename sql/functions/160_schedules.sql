@@ -234,15 +234,23 @@ end $$;
 
 comment on function pgqueue.get_schedule(text) is 'One schedule; QU103 if there is none.';
 
-create or replace function pgqueue.list_schedules(p_limit int default 1000, p_after text default null) returns setof pgqueue.schedules
+drop function if exists pgqueue.list_schedules(int, text);
+create or replace function pgqueue.list_schedules(
+    p_limit int default 1000, p_after text default null, p_queue_names text[] default null
+) returns setof pgqueue.schedules
 language plpgsql stable security definer set search_path = ''
 as $$
 begin
     perform pgqueue._check_filter(null, coalesce(p_limit, 0), 0);
-    return query select s.* from pgqueue.schedules s where p_after is null or s.name > p_after order by s.name limit p_limit;
+    return query
+    select s.*
+    from pgqueue.schedules s
+    where (p_after is null or s.name > p_after) and (p_queue_names is null or s.queue_name = any(p_queue_names))
+    order by s.name
+    limit p_limit;
 end $$;
 
-comment on function pgqueue.list_schedules(int, text) is 'Schedules by name, after a name.';
+comment on function pgqueue.list_schedules(int, text, text[]) is 'Schedules by name, after a name, of all queues or of some.';
 
 create or replace function pgqueue.get_schedule_ticks(p_name text, p_limit int default 100, p_before timestamptz default null)
 returns setof pgqueue.schedule_ticks

@@ -7,12 +7,14 @@ import re
 from datetime import UTC, datetime
 from types import UnionType
 from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 from litestar import Request
 from litestar.datastructures import State
 
 from pgqueue.errors import TaskNotFound, WorkerNotFound
+from pgqueue_web.edge import SLASH
 from pgqueue_web.problems import Fault, HttpError, pointer_of
 
 if TYPE_CHECKING:
@@ -56,6 +58,8 @@ class ApiRequest(Request[Any, Any, State]):
             raise HttpError(
                 415, f"the body is {media_type or 'of no named type'}, not application/json", hint=JSON_HINT
             )
+        if self.headers.get("content-encoding", "identity") != "identity":
+            raise HttpError(415, "the body is encoded", hint="send it as it is, without Content-Encoding")
         return decoded(body, kind)
 
 
@@ -146,6 +150,10 @@ def read_query(kind: type[S], connection: ASGIConnection[Any, Any, Any, Any]) ->
     """Read the query string into a struct. Raises HttpError for unknown, repeated and bad parameters."""
     types = {field.encode_name: _plain(field.type) for field in msgspec.structs.fields(kind)}
     given: dict[str, Any] = {}
+    try:
+        unquote_to_bytes(connection.scope["query_string"]).decode()
+    except UnicodeDecodeError:
+        raise HttpError(422, "the query string is no UTF-8", hint="percent-encode the bytes of UTF-8") from None
     for name, text in connection.query_params.multi_items():
         if name not in types:
             raise _bad_query(name, f"there is no parameter {name!r}", f"known are: {', '.join(types) or 'none'}")
@@ -174,7 +182,7 @@ def _bad_query(name: str, detail: str, hint: str) -> HttpError:
 
 def provide_task_id(request: Request[Any, Any, Any]) -> int:
     """Return the task's id from the path. Raises TaskNotFound for what is no id."""
-    text = request.path_params["task_id"]
+    text = request.path_params["task_id"].replace(SLASH, "/")
     if not INTEGER.fullmatch(text) or not 0 < int(text) < 2**63:
         raise TaskNotFound(f"there is no task {text[:80]!r}", hint="ids are whole numbers from 1 on", sqlstate="QU102")
     return int(text)

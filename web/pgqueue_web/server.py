@@ -9,12 +9,14 @@ import signal
 import socket
 from typing import TYPE_CHECKING
 
+import msgspec
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from pgqueue.errors import ConfigurationError
 from pgqueue_web.app import create_app
 from pgqueue_web.context import Context
+from pgqueue_web.problems import MEDIA_TYPE, Problem
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -182,6 +184,13 @@ class _Protocol(HttpToolsProtocol):
         """Wait no more."""
         self._head_is_there()
         super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP as any other error: with a problem."""
+        body = msgspec.json.encode(Problem("about:blank", "Bad Request", 400, msg))
+        head = f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + head.encode() + body)
+        self.transport.close()
 
     def _expect_head(self) -> None:
         self._head_timer = self.loop.call_later(self.receive_s, self.transport.close)

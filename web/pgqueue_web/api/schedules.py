@@ -38,9 +38,8 @@ PATH = "/scheduled-tasks/{name:str}"
 @get("/scheduled-tasks", **route("read", query=SchedulesQuery), tags=["scheduled tasks"], summary="List schedules")
 async def list_scheduled_tasks(api: Api, who: Who, wanted: NamedDependency[SchedulesQuery]) -> ScheduleList:
     """The schedules whose queues the key is for, by name."""
-    found = await api.scheduler.list_scheduled_tasks(wanted.limit, wanted.after)
-    shown = [schedule for schedule in found if who.may_touch(schedule.queue_name)]
-    return ScheduleList(shown, found[-1].name if len(found) == wanted.limit else None)
+    found = await api.scheduler.list_scheduled_tasks(wanted.limit, wanted.after, who.queues)
+    return ScheduleList(found, found[-1].name if len(found) == wanted.limit else None)
 
 
 @post(

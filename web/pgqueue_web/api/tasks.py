@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -151,10 +152,17 @@ async def get_statistics(api: Api, who: Who, wanted: NamedDependency[StatisticsQ
     The last 24 hours unless it is said.
     """
     end = wanted.end_time or datetime.now(UTC)
-    start = wanted.start_time or end - timedelta(hours=24)
+    start = wanted.start_time or _day_before(end)
     found = await api.state.get_task_statistics(start, end, who.queues)
     values = {name: getattr(found, name) for name in found.__struct_fields__}
     return StatisticsBody(start, end, **values)
+
+
+def _day_before(end: datetime) -> datetime:
+    """Return the moment 24 hours earlier; on the first day of year 1 there is none."""
+    with contextlib.suppress(OverflowError):
+        return end - timedelta(hours=24)
+    return end
 
 
 @get(

@@ -10,7 +10,7 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
 from pgqueue import calls
-from pgqueue.errors import WorkerNotFound
+from pgqueue.errors import Forbidden, WorkerNotFound
 from pgqueue.models import WorkerInfo
 from pgqueue_web.bodies import AuditList, PauseBody, WorkerList
 from pgqueue_web.guard import check_workers
@@ -96,8 +96,10 @@ async def _one(api: Context, worker_id: int, conn: object) -> WorkerInfo:
 
 
 @get("/audit-log", **route("admin", query=PageQuery), tags=["server"], summary="Read the audit log")
-async def list_audit(api: Api, wanted: NamedDependency[PageQuery]) -> AuditList:
-    """Who did what, newest first."""
+async def list_audit(api: Api, who: Who, wanted: NamedDependency[PageQuery]) -> AuditList:
+    """Who did what, newest first. It is about all queues: a key that is limited to some may not read it."""
+    if not who.may_audit():
+        raise Forbidden("the audit log is about all queues, and this key is limited to some", hint="use another key")
     entries = await api.access.list_audit(wanted.limit, wanted.before)
     return AuditList(entries, entries[-1].id if len(entries) == wanted.limit else None)
 

@@ -10,8 +10,8 @@ from litestar import Request, Response, get, post
 from litestar.params import FromPath
 
 from pgqueue import calls
-from pgqueue.errors import DuplicateTask, InvalidTransition, QueueFull, QueueNotFound, TaskNotFound
-from pgqueue.models import BulkFilter, OperationKind
+from pgqueue.errors import DuplicateTask, InvalidTransition, OperationNotFound, QueueFull, QueueNotFound, TaskNotFound
+from pgqueue.models import BulkFilter, Operation, OperationKind
 from pgqueue_web.dashboard.render import page
 from pgqueue_web.dashboard.replies import form_of, notice, of, reading
 from pgqueue_web.dashboard.search import read_search
@@ -110,10 +110,11 @@ async def _change_one(api: Context, who: Principal, kind: str, task_id: int, doi
 
 
 @get("/operations/{task_id:str}", **of("manage"))
-async def show_operation(request: Request[Any, Any, Any], api: Api, number: Number) -> Response[Any]:
+async def show_operation(request: Request[Any, Any, Any], api: Api, who: Who, number: Number) -> Response[Any]:
     """How far an operation is."""
     async with reading(api) as read:
         operation = await read(calls.get_operation(number))
+    _check_visible(who, operation)
     return page(request, "operation.html", operation=operation, said=SAID)
 
 
@@ -122,8 +123,16 @@ async def stop_operation(request: Request[Any, Any, Any], api: Api, who: Who, nu
     """End it where it is."""
     await form_of(request)
     async with api.audited(who, "operation.cancel", number) as doing:
+        _check_visible(who, await api.db.run(calls.get_operation(number), conn=doing.conn))
         await api.db.run(calls.cancel_operation(number), conn=doing.conn)
     return page(request, "operation.html", operation=await api.retries.get_operation(number), said=SAID)
+
+
+def _check_visible(who: Principal, operation: Operation) -> None:
+    """Raise OperationNotFound for an operation that goes beyond the queues of a key."""
+    if who.queues is not None and operation.filter.get("queue_name") not in who.queues:
+        detail: dict[str, object] = {"operation_id": operation.id}
+        raise OperationNotFound(f"there is no bulk operation {operation.id}", detail=detail, sqlstate="QU105")
 
 
 def _kind_of(text: str) -> OperationKind:

@@ -49,7 +49,7 @@ async def show_overview(request: Request[Any, Any, Any], api: Api, who: Who) -> 
         health = (await read(calls.overview("health")))[0]
         workers = await read(calls.list_workers())
         stuck = await read(calls.overview("stuck_tasks"))
-        schedules = await read(calls.scheduler_stats())
+        schedules = await read(calls.scheduler_stats(who.queues))
     counts = {state: sum(row.get(state) or 0 for row in rows) for state in LIVE}
     ended = {state: sum(getattr(point, state) for point in points) for state in ("completed", "failed", "cancelled")}
     return page(

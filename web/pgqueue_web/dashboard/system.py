@@ -27,7 +27,7 @@ async def show_system(request: Request[Any, Any, Any], api: Api, who: Who) -> Re
         health = (await read(calls.overview("health")))[0]
         migrations = await read(calls.list_migrations())
         operations = await read(calls.list_operations(20)) if who.queues is None else []
-        entries = await read(calls.list_audit(MOST_ENTRIES, before_id)) if who.has_scope("admin") else None
+        entries = await read(calls.list_audit(MOST_ENTRIES, before_id)) if who.may_audit() else None
     return page(
         request,
         "system.html",
