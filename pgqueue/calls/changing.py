@@ -14,6 +14,7 @@ __all__ = [
     "cancel_task",
     "create_queue",
     "delete_queue",
+    "delete_task",
     "pause_queue",
     "resume_queue",
     "retry_task",
@@ -79,6 +80,11 @@ def create_queue(  # noqa: PLR0913 - as in SQL
     parameters = (name, concurrency, capacity, max_crashes, *keeps.values())
     sql = "select pgqueue.create_queue(%s, %s::int, %s::int, %s::int, %s::interval, %s::interval, %s::interval)"
     return Call(sql, parameters, value)
+
+
+def delete_task(task_id: int) -> Call[None]:
+    """pgqueue.delete_task. Raises TaskNotFound, InvalidTransition."""
+    return Call("select pgqueue.delete_task(%s::bigint)", (task_key(task_id),), nothing)
 
 
 def pause_queue(name: str, reason: str | None = None) -> Call[None]:

@@ -27,7 +27,7 @@ COLUMNS = (
     "id, kind, filter, reason, state, last_id, until_id, examined, done, skipped, skipped_ids, requested_by, "
     "created_at, updated_at, finished_at"
 )
-TEXTS = ("queue_name", "task_type", "user_id", "project_id", "error_contains")
+TEXTS = ("queue_name", "task_type", "user_id", "project_id", "error_contains", "payload_value")
 TIMES = ("created_from", "created_to", "finished_from", "finished_to")
 MOST_ROWS = 10_000
 STEP = 200
@@ -57,6 +57,8 @@ def _filter(chosen: object) -> str:
         check_text(getattr(chosen, name), name, optional=True)
     if chosen.parent_id is not None:
         task_key(chosen.parent_id)
+    for part in chosen.payload_path or ():
+        check_text(part, "payload_path")
     for name in TIMES:
         check_time(getattr(chosen, name), name)
     return msgspec.json.encode(chosen).decode()

@@ -95,6 +95,7 @@ def cancel(*, reason: str | None, dry_run: bool, **given: Any) -> None:
 
 
 @click.command()
+@click.argument("task_ids", metavar="[ID…]", type=TASK_ID, nargs=-1)
 @filter_options(ENDED)
 @error_option
 @click.option("--all", "everything", is_flag=True, help="Every task that has ended.")
@@ -103,18 +104,23 @@ def cancel(*, reason: str | None, dry_run: bool, **given: Any) -> None:
 def delete(*, dry_run: bool, **given: Any) -> None:
     """Delete tasks that have ended.
 
-    With their executions and logs; statistics keep counting them. Give a filter, or --all.
+    With their executions and logs; statistics keep counting them. Give ids, or a filter, or --all.
     """
-    _deal_with("delete", {"task_ids": (), **given}, None, dry_run=dry_run)
+
+    async def change(service: QueueOperations, task_id: int) -> str:
+        await service.delete_task(task_id)
+        return "deleted"
+
+    _deal_with("delete", given, change, dry_run=dry_run)
 
 
 def _deal_with(
-    kind: OperationKind, given: dict[str, Any], change: Change | None, *, reason: str | None = None, dry_run: bool
+    kind: OperationKind, given: dict[str, Any], change: Change, *, reason: str | None = None, dry_run: bool
 ) -> None:
     task_ids, chosen = _chosen(kind, given)
     if dry_run:
         _only_look(kind, task_ids, chosen)
-    elif task_ids and change is not None:
+    elif task_ids:
         changed, status = run(lambda service: _change_each(service, task_ids, change))
         emit_ids(changed, [Column("ID", lambda row: str(row.task_id))])
         _say_done(DONE[kind], len(changed), sum(1 for row in changed if row.status == "running"))

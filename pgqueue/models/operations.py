@@ -31,6 +31,10 @@ class BulkFilter(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_field
     finished_to: datetime | None = None
     error_contains: str | None = None
     """A part of the error's text, in any case."""
+    payload_path: list[str] | None = None
+    """Where in the payload `payload_value` must stand: keys, and numbers of array elements."""
+    payload_value: str | None = None
+    """Compared as text."""
 
 
 class Operation(msgspec.Struct, frozen=True):

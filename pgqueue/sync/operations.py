@@ -169,6 +169,10 @@ class QueueOperations:
         """Start a failed or cancelled task again: same id. Raises TaskNotFound, InvalidTransition, DuplicateTask."""
         return self.db.run(calls.retry_task(task_id), conn=conn)
 
+    def delete_task(self, task_id: int, *, conn: object = None) -> None:
+        """Delete a task that has ended, with its executions and logs. Raises TaskNotFound, InvalidTransition."""
+        self.db.run(calls.delete_task(task_id), conn=conn)
+
     def create_queue(  # noqa: PLR0913 - as in SQL
         self,
         name: str,

@@ -146,3 +146,24 @@ begin
 end $$;
 
 comment on function pgqueue._refuse_retry(bigint) is 'Raises QU102 or QU201 for a task that is not finished.';
+
+-- It goes for good, with its result, executions and logs; statistics keep counting it.
+create or replace function pgqueue.delete_task(p_id bigint) returns void
+language plpgsql volatile security definer set search_path = '' set jit = off set enable_seqscan = off
+as $$
+declare
+    v_finished_at timestamptz;
+    v_status text;
+begin
+    select f.finished_at into v_finished_at from pgqueue.finished_tasks f where f.id = p_id for update;
+    if not found then
+        select t.status into v_status from pgqueue.tasks t where t.id = p_id;
+        if v_status is null then
+            perform pgqueue._task_not_found(p_id);
+        end if;
+        perform pgqueue._invalid_transition(p_id, v_status, 'deleted', 'Cancel it first, or wait for its end.');
+    end if;
+    perform pgqueue._delete_finished(array[p_id], v_finished_at, v_finished_at);
+end $$;
+
+comment on function pgqueue.delete_task(bigint) is 'Deletes a task that has ended, with its executions and logs.';

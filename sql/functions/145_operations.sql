@@ -8,7 +8,7 @@ as $$
 declare
     v_known text[] := array[
         'all', 'queue_name', 'task_type', 'status', 'user_id', 'project_id', 'parent_id', 'created_from', 'created_to', 'finished_from',
-        'finished_to', 'error_contains'
+        'finished_to', 'error_contains', 'payload_path', 'payload_value'
     ];
     v_statuses text[] := case p_kind
         when 'retry' then array['failed', 'cancelled']
@@ -39,6 +39,12 @@ begin
             message = format('tasks that are %s cannot be dealt with by %s', p_filter ->> 'status', p_kind),
             detail = jsonb_build_object('kind', p_kind, 'status', p_filter ->> 'status'),
             hint = format('%s is for tasks that are %s.', p_kind, array_to_string(v_statuses, ' or '));
+    elsif (p_filter ? 'payload_path' or p_filter ? 'payload_value')
+    and not coalesce(jsonb_typeof(p_filter -> 'payload_path') = 'array' and jsonb_typeof(p_filter -> 'payload_value') = 'string', false) then
+        raise exception using errcode = 'QU001',
+            message = 'a search in payloads has a payload_path and a payload_value',
+            detail = jsonb_build_object('payload_path', p_filter -> 'payload_path', 'payload_value', p_filter -> 'payload_value'),
+            hint = 'For instance {"payload_path": ["customer", "id"], "payload_value": "42"}; the value is compared as text.';
     end if;
     perform (p_filter ->> 'parent_id')::bigint;
     perform (p_filter ->> m)::timestamptz from unnest(array['created_from', 'created_to', 'finished_from', 'finished_to']) m;
@@ -47,20 +53,34 @@ end $$;
 comment on function pgqueue._check_operation(text, jsonb) is 'Raises QU001 for an operation or a filter that makes no sense.';
 
 -- Up to p_examine tasks above an id, in the order of their ids, and whether each matches. Retry alone takes
--- failed tasks only, unless the filter says otherwise.
+-- failed tasks only, unless the filter says otherwise. A window of creation is walked from where its ids begin.
 create or replace function pgqueue._candidates(p_kind text, p_filter jsonb, p_after bigint, p_until bigint, p_examine int)
 returns table (id bigint, finished_at timestamptz, matches boolean)
 language plpgsql stable
 set jit = off set enable_seqscan = off
 as $$
+declare
+    v_from timestamptz := (p_filter ->> 'created_from')::timestamptz - interval '1 minute';
+    v_to timestamptz := (p_filter ->> 'created_to')::timestamptz + interval '1 minute';
+    v_after bigint := p_after;
+    v_until bigint := p_until;
+    v_path text[] := case when p_filter ? 'payload_path' then array(select jsonb_array_elements_text(p_filter -> 'payload_path')) end;
+    v_value text := p_filter ->> 'payload_value';
 begin
+    if v_from is not null then
+        v_after := greatest(v_after, (select i.after_id from pgqueue._ids_around(v_from) i));
+    end if;
+    if v_to is not null then
+        v_until := least(v_until, (select i.before_id from pgqueue._ids_around(v_to) i));
+    end if;
     if p_kind = 'cancel' then
         return query
         select
             t.id, null::timestamptz,
             pgqueue._is_chosen(p_filter, t.status, t.queue_name, t.task_type, t.user_id, t.project_id, t.parent_id, t.created_at, null, t.error)
+            and (v_path is null or coalesce(t.payload #>> v_path = v_value, false))
         from pgqueue.tasks t
-        where t.id > p_after and t.id <= p_until
+        where t.id > v_after and t.id <= v_until
         order by t.id
         limit p_examine;
     else
@@ -71,8 +91,9 @@ begin
             and pgqueue._is_chosen(
                 p_filter, f.status, f.queue_name, f.task_type, f.user_id, f.project_id, f.parent_id, f.created_at, f.finished_at, f.error
             )
+            and (v_path is null or coalesce(f.payload #>> v_path = v_value, false))
         from pgqueue.finished_tasks f
-        where f.id > p_after and f.id <= p_until
+        where f.id > v_after and f.id <= v_until
         and (p_kind = 'delete' or f.status <> 'completed')
         and f.finished_at >= coalesce((p_filter ->> 'finished_from')::timestamptz, '-infinity')
         and f.finished_at < coalesce((p_filter ->> 'finished_to')::timestamptz, 'infinity')
@@ -106,17 +127,20 @@ comment on function pgqueue._is_chosen(jsonb, text, text, text, text, text, bigi
 drop function if exists pgqueue._is_chosen(jsonb, text, text, text, text, text, timestamptz, timestamptz, text);
 
 -- What an operation would do: how many tasks match among the first p_most that it would look at, and some of them.
+-- Of payloads fewer are read: each may have to be fetched from elsewhere, and unpacked.
 create or replace function pgqueue.preview_operation(p_kind text, p_filter jsonb, p_most int default 100000)
 returns table (matched bigint, is_capped boolean, sample bigint[])
 language plpgsql stable security definer set search_path = '' set jit = off
 as $$
+declare
+    v_most int := case when p_filter ? 'payload_path' then least(p_most, 20000) else p_most end;
 begin
     perform pgqueue._check_operation(p_kind, p_filter);
     return query
     select
-        count(*) filter (where c.matches), count(*) >= p_most,
+        count(*) filter (where c.matches), count(*) >= v_most,
         coalesce((array_agg(c.id order by c.id) filter (where c.matches))[1:20], '{}')
-    from pgqueue._candidates(p_kind, p_filter, 0, 9223372036854775807, p_most) c;
+    from pgqueue._candidates(p_kind, p_filter, 0, 9223372036854775807, v_most) c;
 end $$;
 
 comment on function pgqueue.preview_operation(text, jsonb, int) is 'Counts, without changing anything, what an operation would deal with.';

@@ -130,6 +130,16 @@ def test_many_are_deleted_and_what_was_skipped_is_said(cli: Cli, conn: psycopg.C
     assert cli("cleanup", "--older-than", "0s", "-o", "json").json == [{"tasks": 2, "removed": True}]
 
 
+def test_tasks_are_deleted_by_id(cli: Cli, conn: psycopg.Connection[Any]) -> None:
+    conn.execute("select pgqueue.submit('ship'), pgqueue.submit('ship')")
+    conn.execute("select pgqueue.cancel_task(1)")
+    deleted = cli("task", "delete", 1, 2)
+    assert (deleted.code, deleted.lines) == (4, ["1"])
+    assert "deleted 1 task" in deleted.err
+    assert "task 2 is pending and cannot be deleted" in deleted.err
+    assert conn.execute("select id from pgqueue.all_tasks").fetchall() == [(2,)]
+
+
 def test_what_tasks_say_cannot_move_the_cursor(cli: Cli, conn: psycopg.Connection[Any]) -> None:
     conn.execute(
         "select pgqueue.submit('[bold]x[/]', p_user_id => E'a\\x1b[2Jb', p_payload => '{\"a\": \"\\u001b[2J\"}')"

@@ -127,6 +127,7 @@ MATRIX = {
     "select pgqueue.resume_queue('default')": "a",
     "select pgqueue.delete_queue('default')": "a",
     "select pgqueue.request_stop(1)": "a",
+    "select pgqueue.delete_task(1)": "a",
     "select pgqueue.pause_worker(1)": "a",
     "select pgqueue.resume_worker(1)": "a",
     "select pgqueue.cleanup('1 day')": "a",

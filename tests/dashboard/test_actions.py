@@ -148,6 +148,57 @@ def test_five_thousand_failed_tasks_are_retried_at_once(
     expect(page.get_by_role("region", name="Operations")).to_contain_text("5,000")
 
 
+def test_ticked_tasks_that_ended_are_deleted_together(
+    page: Page, url: str, service: QueueService, conn: Connection
+) -> None:
+    """Whatever the filter shows; those that live are left as they are."""
+    tasks = service.submit_tasks([TaskRequest(task_type="echo") for _ in range(4)])
+    for task in tasks[:2]:
+        service.cancel_task(task.task_id)
+    page.goto(f"{url}/tasks")
+    expect(page.locator("#bulk-delete")).to_be_hidden()
+    for task in tasks[1:3]:
+        page.locator(f"#tick-{task.task_id}").check()
+    page.locator("#bulk-delete").click()
+    expect(page.locator("#sheet h2")).to_have_text("Delete 2 selected tasks?")
+    page.locator("#sheet").get_by_role("button", name="Delete", exact=True).click()
+    expect(notices(page)).to_contain_text("1 of 2 tasks deleted")
+    expect(page.locator("tr[data-row]")).to_have_count(3)
+    page.goto(f"{url}/tasks?state=cancelled")
+    page.locator(f"#tick-{tasks[0].task_id}").check()
+    page.locator("#bulk-delete").click()
+    page.locator("#sheet").get_by_role("button", name="Delete", exact=True).click()
+    expect(notices(page)).to_contain_text("1 tasks deleted")
+    expect(page.get_by_text("No task matches")).to_be_visible()
+    assert audited(conn) == [("task.delete_selected", "done")] * 2
+
+
+def test_all_that_match_a_search_are_retried_cancelled_and_deleted(
+    page: Page, url: str, service: QueueService, conn: Connection
+) -> None:
+    """By what is in their payload or error, with the filters that such a search needs."""
+    wanted = {"customer": {"id": 42}}
+    payloads = [wanted] * 60 + [{"customer": {"id": 7}}] * 5
+    service.submit_tasks([TaskRequest(task_type="echo", payload=payload) for payload in payloads])
+    conn.execute(FINISH_MANY)
+
+    def change(query: str, kind: str, count: int, said: str) -> None:
+        page.goto(f"{url}/tasks?{query}")
+        page.locator(f"#bulk-{kind}").click()
+        expect(page.locator("#sheet h2")).to_have_text(f"{kind.capitalize()} {count} tasks?")
+        page.locator("#sheet").get_by_role("button", name=kind.capitalize(), exact=True).click()
+        expect(page.locator("#operation h2")).to_have_text("Done")
+        expect(page.locator("#operation")).to_contain_text(f"{count} {said}")
+
+    change("state=failed&q=payload.customer.id:42", "retry", 60, "started again")
+    change("since=1h&q=payload.customer.id:42", "cancel", 60, "cancelled")
+    change("state=failed&since=1h&q=error:DISK", "delete", 5, "deleted")
+    change("state=cancelled&type=echo&q=payload.customer.id:42", "delete", 60, "deleted")
+    assert service.list_tasks()[1] == 0
+    kinds = ["task.retry_all", "task.cancel_all", "task.delete_all", "task.delete_all"]
+    assert audited(conn) == [(kind, "done") for kind in kinds]
+
+
 def test_a_queue_is_made_changed_paused_and_resumed(page: Page, url: str, service: QueueService) -> None:
     page.goto(f"{url}/queues")
     page.get_by_role("button", name="New queue").click()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pgqueue import BulkFilter, Database, InvalidInput, QueueService, RetryManager, TaskRequest, sync
-from pgqueue.errors import OperationNotFound
+from pgqueue.errors import InvalidTransition, OperationNotFound, TaskNotFound
 from tests.polling import until
 
 if TYPE_CHECKING:
@@ -47,6 +47,19 @@ async def test_all_that_a_filter_chooses_is_retried_cancelled_deleted(service: Q
     assert [each.kind for each in await manager.list_operations()] == ["delete", "cancel", "retry"]
     assert await manager.get_operation(deleted.id) == deleted
     assert (await service.list_tasks())[1] == 0
+
+
+async def test_one_that_has_ended_is_deleted(service: QueueService, sync_db: sync.Database) -> None:
+    await fail(service, 2)
+    live = await service.submit_task(TaskRequest(task_type="work"))
+    (_, second, first), _ = await service.list_tasks()
+    await service.delete_task(first.task_id)
+    sync.QueueService(sync_db).delete_task(second.task_id)
+    assert [task.task_id for task in (await service.list_tasks())[0]] == [live.task_id]
+    with pytest.raises(InvalidTransition):
+        await service.delete_task(live.task_id)
+    with pytest.raises(TaskNotFound):
+        await service.delete_task(first.task_id)
 
 
 async def test_blocking_does_the_same(service: QueueService, sync_db: sync.Database) -> None:

@@ -77,6 +77,69 @@ class TestRetry:
         assert sql.column("select attempt from pgqueue.finished_tasks") == [2, 2, 2, 2]
 
 
+IN_PAYLOAD: dict[str, Any] = {"payload_path": ["customer", "ids", "1"], "payload_value": "42"}
+
+
+class TestPayloads:
+    @pytest.mark.parametrize("kind", ["retry", "cancel", "delete"])
+    def test_what_is_in_the_payload_chooses(self, sql: Sql, kind: str) -> None:
+        payloads: list[dict[str, Any]] = [
+            {"customer": {"ids": [1, 42]}},
+            {"customer": {"ids": [1, "42"]}},
+            {"customer": {"ids": [42]}},
+            {"customer": None},
+            {},
+        ]
+        if kind == "cancel":
+            ids = [sql.submit(payload=payload) for payload in payloads]
+        else:
+            ids = [fail(sql, 1, payload=payload)[0] for payload in payloads]
+        preview = sql.row("select * from pgqueue.preview_operation(%s, %s)", kind, Jsonb(IN_PAYLOAD))
+        assert (preview["matched"], preview["sample"]) == (2, ids[:2])
+        found = run(sql, start(sql, kind, **IN_PAYLOAD))
+        assert (found["done"], found["skipped"], found["examined"]) == (2, 0, 5)
+        left = {"retry": "failed", "cancel": "pending", "delete": "failed"}[kind]
+        assert [sql.status(task_id) for task_id in ids[2:]] == [left] * 3
+
+    def test_all_other_fields_must_match_too(self, sql: Sql) -> None:
+        mine = fail(sql, 1, payload={"a": 1}, user_id="u")
+        fail(sql, 1, payload={"a": 1})
+        fail(sql, 1, payload={"a": 2}, user_id="u")
+        chosen = {"payload_path": ["a"], "payload_value": "1", "user_id": "u", "error_contains": "SUCH"}
+        assert sql.row("select * from pgqueue.preview_operation('retry', %s)", Jsonb(chosen))["sample"] == mine
+
+
+class TestWindows:
+    def test_a_window_of_creation_is_walked_from_where_its_ids_begin(self, sql: Sql, clock: Clock) -> None:
+        """Older tasks, however many, are not looked at."""
+        sql.rows("select count(*) from pgqueue.submit_many(%s)", Jsonb([{"task_type": "work"}] * 3_000))
+        clock.advance(3600)
+        since = sql.now().isoformat()
+        new = [sql.submit() for _ in range(3)]
+        found = run(sql, start(sql, "cancel", created_from=since))
+        assert (found["done"], found["examined"] < 2_000) == (3, True)
+        assert {sql.status(task_id) for task_id in new} == {"cancelled"}
+        clock.advance(3600)
+        sql.rows("select count(*) from pgqueue.submit_many(%s)", Jsonb([{"task_type": "work"}] * 3_000))
+        before = run(sql, start(sql, "cancel", created_to=since))
+        assert (before["done"], before["examined"] < 4_500) == (3_000, True)
+
+
+class TestDeletingOne:
+    def test_it_goes_with_all_that_belongs_to_it(self, sql: Sql) -> None:
+        task_id, other = fail(sql, 2)
+        sql.rows("select pgqueue.delete_task(%s)", task_id)
+        sql.refuses("QU102", "select * from pgqueue.get_task(%s)", task_id)
+        assert sql.column("select task_id from pgqueue.executions") == [other]
+        sql.refuses("QU102", "select pgqueue.delete_task(%s)", task_id)
+
+    def test_a_live_one_is_refused(self, sql: Sql) -> None:
+        task_id = sql.submit()
+        error = sql.refuses("QU201", "select pgqueue.delete_task(%s)", task_id)
+        assert "is pending and cannot be deleted" in str(error)
+        assert sql.status(task_id) == "pending"
+
+
 class TestFilters:
     @pytest.mark.parametrize(
         ("chosen", "done"),
@@ -92,6 +155,7 @@ class TestFilters:
             ({"finished_from": "2000-01-01"}, 5),
             ({"finished_to": "2000-01-01"}, 0),
             ({"user_id": "u", "queue_name": "other"}, 0),
+            ({"payload_path": ["a", "0"], "payload_value": "7"}, 0),
         ],
     )
     def test_all_that_is_given_must_match(self, sql: Sql, chosen: dict[str, str], done: int) -> None:
@@ -114,6 +178,10 @@ class TestFilters:
             ("cancel", {"status": "failed"}),
             ("delete", {"status": "running"}),
             ("explode", {"all": True}),
+            ("retry", {"payload_path": ["a"]}),
+            ("retry", {"payload_value": "7"}),
+            ("retry", {"payload_path": "a", "payload_value": "7"}),
+            ("retry", {"payload_path": ["a"], "payload_value": 7}),
         ],
     )
     def test_what_makes_no_sense_is_refused(self, sql: Sql, kind: str, chosen: dict[str, object]) -> None:

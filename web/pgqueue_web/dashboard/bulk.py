@@ -63,7 +63,7 @@ async def begin(request: Request[Any, Any, Any], api: Api, who: Who, action: Fro
     kind = _kind_of(action)
     fields = await form_of(request)
     ids = _ids_of(fields["ids"].split(",")) if fields.get("ids") else []
-    if ids and kind != "delete":
+    if ids:
         return await _change(request, api, who, kind, ids)
     chosen = _chosen({name: fields.get(name, "") for name in FILTERS}, who, fields.get("created_from", ""))
     reason = f"cancelled by {who.name}" if kind == "cancel" else None
@@ -105,6 +105,8 @@ async def _change_one(api: Context, who: Principal, kind: str, task_id: int, doi
         raise TaskNotFound(f"there is no task {task_id}")
     if kind == "retry":
         await api.operations.retry_task(task_id, conn=doing.conn)
+    elif kind == "delete":
+        await api.operations.delete_task(task_id, conn=doing.conn)
     else:
         await api.operations.cancel_task(task_id, f"cancelled by {who.name}", conn=doing.conn)
 
@@ -159,9 +161,6 @@ def _chosen(given: dict[str, str], who: Principal, created_from: str = "") -> Bu
         raise HttpError(
             422, search.problems[0] if search.problems else "a number names one task", hint="open that task"
         )
-    if wanted.path is not None:
-        hint = "tick the tasks on the page, or leave the payload out of the search"
-        raise HttpError(422, "all that match a search in payloads cannot be changed at once", hint=hint)
     if who.queues is not None and search.queue not in who.queues:
         hint = f"it is for {', '.join(who.queues)}"
         raise HttpError(403, "this key is limited to queues: choose one of them in the filter", hint=hint)
@@ -172,6 +171,8 @@ def _chosen(given: dict[str, str], who: Principal, created_from: str = "") -> Bu
         "parent_id": wanted.parent_id,
         "error_contains": wanted.error,
         "created_from": since,
+        "payload_path": wanted.path,
+        "payload_value": wanted.value,
     }
     fitting = {name: value for name, value in names.items() if value is not None}
     if search.queue is not None:

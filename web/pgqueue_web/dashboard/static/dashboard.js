@@ -198,7 +198,7 @@ function countTicks() {
     const count = ticked().length;
     one("[data-bulk-count]").textContent = count ? `${count} selected` : bar.dataset.all;
     bar.toggleAttribute("data-keep-some", count > 0);
-    for (const button of all("[data-only-all]", bar)) button.hidden = count > 0;
+    for (const button of all("[data-only-some]", bar)) button.hidden = count === 0;
     const whole = one("[data-tick-all]");
     if (whole) { whole.checked = count > 0 && count === boxes.length; whole.indeterminate = count > 0 && count < boxes.length; }
 }
