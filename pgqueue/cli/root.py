@@ -24,7 +24,7 @@ COMMANDS = {
     "schedule": ("pgqueue.cli.schedule", "List, add, preview, pause and run schedules."),
     "stats": ("pgqueue.cli.stats", "Count what finished, step by step."),
     "cleanup": ("pgqueue.cli.cleanup", "Remove old finished tasks."),
-    "workers": ("pgqueue.cli.workers", "List the workers, or stop some."),
+    "workers": ("pgqueue.cli.workers", "List the workers; pause, resume or stop some."),
     "top": ("pgqueue.cli.top", "Show live what the queues and workers do."),
     "key": ("pgqueue.cli.key", "Make, list and revoke keys of the HTTP interface."),
     "db": ("pgqueue.cli.db", "Manage the embedded PostgreSQL server."),

@@ -38,7 +38,10 @@ WORKER_IDS = click.argument("worker_ids", metavar="ID…", type=click.IntRange(1
 @click.option("--reason", help="Why, so that others know.")
 @data_options
 def pause(worker_ids: tuple[int, ...], reason: str | None) -> None:
-    """Let workers claim nothing more; what they run goes on."""
+    """Let workers claim nothing more.
+
+    What they run goes on.
+    """
     _each(worker_ids, lambda service, worker_id: service.pause_worker(worker_id, reason))
     say(f"paused {words.plural(len(worker_ids), 'worker')}")
 
