@@ -50,10 +50,10 @@ HEADERS: dict[str, tuple[str, dict[str, Any]]] = {
     "Last-Event-ID": ("the id of the last event of a stream that broke off", {"type": "string"}),
 }
 COMMON = (422, 429, 503)
+OF_TASK = dict.fromkeys(("get_task", "get_progress", "get_result", "list_logs", "cancel_task"), ("task_id", "task_id"))
 LINKS = {
-    "submit_task": dict.fromkeys(
-        ("get_task", "get_progress", "get_result", "list_logs", "cancel_task"), ("task_id", "task_id")
-    ),
+    "submit_task": OF_TASK,
+    "run_scheduled_task": OF_TASK,
     "cancel_task": dict.fromkeys(("get_task", "retry_task"), ("task_id", "task_id")),
     "create_queue": dict.fromkeys(("get_queue", "get_queue_stats", "pause_queue"), ("queue_name", "name")),
 }
@@ -251,10 +251,13 @@ def _refusal(status: int, known: dict[Any, Any]) -> dict[str, Any]:
 
 
 def _add_headers_and_links(handler: HTTPRouteHandler, made: dict[str, Any]) -> None:
-    links = {
+    links: dict[str, dict[str, Any]] = {
         name: {"operationId": name, "parameters": {parameter: f"$response.body#/{field}"}}
         for name, (parameter, field) in LINKS.get(handler.handler_name, {}).items()
     }
+    if handler.handler_name == "create_queue":
+        body = {"task_type": "greet", "queue_name": "$response.body#/name"}
+        links["submit_task"] = {"operationId": "submit_task", "requestBody": body}
     for status in ("200", "201"):
         if links and status in made:
             made[status]["links"] = links
