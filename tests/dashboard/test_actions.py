@@ -88,7 +88,7 @@ def test_a_task_leads_to_its_parent_and_its_children(page: Page, url: str, servi
     service.cancel_task(children[-1].task_id)
     page.goto(f"{url}/tasks/{parent.task_id}")
     card = page.get_by_role("region", name="Children")
-    expect(card.get_by_role("listitem")).to_have_count(20)
+    expect(card.get_by_role("listitem")).to_have_count(10)
     expect(card.get_by_role("listitem").first).to_contain_text("cancelled")
     card.get_by_role("link", name="All 30").click()
     page.wait_for_url(f"**/tasks?q=parent*{parent.task_id}")

@@ -41,6 +41,12 @@ PAYLOAD = {
     "long": "x" * 1_000_000,
     "many": list(range(3000)),
 }
+SPILLED = """
+[...document.querySelectorAll('.card table')].filter(table => !table.closest('.scroll')
+    && table.getBoundingClientRect().right > table.closest('.card').getBoundingClientRect().right)
+    .map(table => table.innerText.slice(0, 200))
+"""
+"""Tables that are wider than the card around them."""
 PAGES = ("/", "/tasks", "/queues", "/schedules", "/workers", "/system", "/new", "/schedule/new", "/login", "/nothing")
 
 
@@ -60,13 +66,23 @@ def filled(service: QueueService, worker: Program, conn: Connection) -> dict[str
     scheduler = SchedulerService(service.db)
     for name in NAMES:
         wanted = ScheduledTaskRequest(
-            name=name, task_type=name, cron_expr="0 4 * * *", queue_name=name, payload=PAYLOAD
+            name=name,
+            task_type=name,
+            cron_expr="0 4 * * 1-5",
+            time_zone="America/Argentina/ComodRivadavia",
+            queue_name=name,
+            payload=PAYLOAD,
         )
         scheduler.create_scheduled_task(wanted)
+        scheduler.run_scheduled_task_now(name)
     conn.execute(
-        "insert into pgqueue.workers (hostname, pid, queues, concurrency, status, lease, heartbeat_at, started_at) "
-        "select %s, 1, %s, '{}', %s, '30 s', now(), now()",
-        (NAMES[0], list(NAMES), Jsonb({"note": TEXT})),
+        "insert into pgqueue.workers (hostname, pid, queues, concurrency, status, lease, paused_at, pause_reason) "
+        "select %s, 1, %s, '{}', %s, '1 day', now(), %s",
+        (NAMES[0], list(NAMES), Jsonb({"note": TEXT}), TEXT),
+    )
+    service.submit_tasks(
+        [TaskRequest(task_type=name, queue_name=name, parent_id=tasks[0].task_id) for name in NAMES]
+        + [TaskRequest(task_type="echo", queue_name=NAMES[0], parent_id=failed)]
     )
     service.cancel_task(tasks[1].task_id, TEXT)
     return {"completed": echo, "failed": failed, "cancelled": tasks[1].task_id, "pending": tasks[0].task_id}
@@ -103,6 +119,7 @@ def test_every_page_is_accessible_and_shows_hostile_text_as_text(
         if wrong := violations(page):
             found[path] = wrong
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+        assert page.evaluate(SPILLED) == [], path
         assert page.evaluate("document.querySelectorAll('img:not([src*=favicon]), script:not([src])').length") == 0, (
             path
         )
@@ -130,6 +147,7 @@ def test_dialogs_are_accessible(page: Page, url: str, filled: dict[str, int]) ->
         ("/queues", "New queue"),
         ("/tasks", "Retry"),
         ("/workers", "Stop"),
+        ("/workers", "Pause"),
     ):
         page.goto(url + path)
         page.get_by_role("button", name=opener).first.click()

@@ -14,7 +14,7 @@ from pgqueue.errors import DuplicateTask, InvalidTransition, OperationNotFound, 
 from pgqueue.models import BulkFilter, Operation, OperationKind
 from pgqueue_web.dashboard.render import page
 from pgqueue_web.dashboard.replies import form_of, notice, of, reading
-from pgqueue_web.dashboard.search import read_search
+from pgqueue_web.dashboard.search import WINDOWS, read_search
 from pgqueue_web.problems import HttpError
 from pgqueue_web.routes import Api, Number, Who
 
@@ -182,7 +182,11 @@ def _chosen(given: dict[str, str], who: Principal, created_from: str = "") -> Bu
 
 def _words(given: dict[str, str]) -> list[str]:
     """Return the filters as they are shown."""
-    return [f"{name} {value}" for name, value in given.items() if value] or ["all tasks"]
+    named = given | {"search": given["q"], "q": "", "since": ""}
+    words = [f"{name} {value}" for name, value in named.items() if value]
+    if given["since"] in WINDOWS:
+        words.append(f"created in the last {WINDOWS[given['since']][0]}")
+    return words or ["all tasks"]
 
 
 HANDLERS = [ask, begin, show_operation, stop_operation]

@@ -31,7 +31,7 @@ __all__ = ["HANDLERS"]
 
 MOST_LINES = 1000
 MOST_BODY = 200_000
-MOST_CHILDREN = 20
+MOST_CHILDREN = 10
 NEW = {
     "task_type": "",
     "queue_name": "default",
