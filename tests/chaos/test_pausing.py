@@ -22,11 +22,17 @@ TASKS = 6_000
 PAUSES = 8
 DEADLINE_S = 60.0
 WORKERS = "select id from pgqueue.worker_overview where state = 'alive'"
-CLAIMED = """
-select count(*)
-from (select worker_id, started_at from pgqueue.executions union all select worker_id, started_at from pgqueue.tasks) a
-where a.worker_id = %s and a.started_at > %s and a.started_at <= %s
+NOTE_CLAIMS = """
+create table public.claimed (worker_id bigint, claimed_at timestamptz default clock_timestamp());
+create function public.note_claim() returns trigger language plpgsql as $$
+begin
+    insert into public.claimed (worker_id) values (new.worker_id);
+    return null;
+end $$;
+create trigger note_claim after insert on pgqueue.claims for each row execute function public.note_claim()
 """
+"""Handlers may start some time after their claim: the claims themselves are what must not be."""
+CLAIMED = "select count(*) from public.claimed where worker_id = %s and claimed_at > %s and claimed_at <= %s"
 RUNNING = "select running from pgqueue.worker_overview where id = %s"
 NOW = "select pgqueue._now()"
 
@@ -57,6 +63,7 @@ def pause_one(conn: Connection, worker: int) -> None:
 def test_paused_workers_claim_nothing_and_nothing_is_lost(dsn: str, conn: Connection, tmp_path: Path) -> None:
     chance = random.Random(7)  # noqa: S311 - a run that can be repeated
     conn.execute("select pgqueue.create_queue('slow')")
+    conn.execute(NOTE_CLAIMS)
     fleet = Fleet(dsn, tmp_path)
     submitted: set[int] = set()
     producer = threading.Thread(target=lambda: submitted.update(produce(dsn, TASKS)))
@@ -76,6 +83,10 @@ def test_paused_workers_claim_nothing_and_nothing_is_lost(dsn: str, conn: Connec
         value(conn, "select pgqueue.resume_worker(%s)", workers[0])
         poll(lambda: value(conn, "select status from pgqueue.get_task(%s)", last) == "completed")
         assert value(conn, "select worker_id from pgqueue.executions where task_id = %s", last) == workers[0]
+        idle = conn.execute(
+            "select 1 from unnest(%s) w where w not in (select worker_id from public.claimed)", (workers,)
+        )
+        assert idle.fetchall() == []
     finally:
         statuses = fleet.end()
     log = (tmp_path / "workers.log").read_text()[-5000:]
