@@ -68,33 +68,37 @@ end $$;
 
 comment on function pgqueue._need_partition(timestamptz) is 'Makes the partitions of a moment if they are missing.';
 
--- Whether a day holds attempts or lines of a task that is live again or still. Only tasks that were started
--- have any.
-create or replace function pgqueue._has_live(p_table text, p_day date) returns boolean
+drop function if exists pgqueue._has_live(text, date);
+
+-- Whether a day holds attempts or lines of a task that is live again or still. Mostly all its tasks have smaller ids
+-- than the first that lives, which an index tells; else those that live are looked up, if they were ever started.
+create or replace function pgqueue._has_live(p_table text, p_day date, p_first_live bigint) returns boolean
 language plpgsql stable
 set jit = off set enable_seqscan = off
 as $$
 declare
     v_from timestamptz := p_day::timestamp at time zone 'UTC';
     v_to timestamptz := (p_day + 1)::timestamp at time zone 'UTC';
+    v_last bigint;
 begin
-    if p_table = 'executions' then
+    execute format('select max(task_id) from pgqueue.%I', pgqueue._partition_name(p_table, p_day)) into v_last;
+    if not coalesce(v_last >= p_first_live, false) then
+        return false;
+    elsif p_table = 'executions' then
         return exists (
             select from pgqueue.tasks t
             where t.attempt > 0
             and exists (select from pgqueue.executions e where e.task_id = t.id and e.finished_at >= v_from and e.finished_at < v_to)
         );
-    elsif p_table = 'task_logs' then
-        return exists (
-            select from pgqueue.tasks t
-            where t.attempt > 0
-            and exists (select from pgqueue.task_logs l where l.task_id = t.id and l.logged_at >= v_from and l.logged_at < v_to)
-        );
     end if;
-    return false;
+    return exists (
+        select from pgqueue.tasks t
+        where t.attempt > 0
+        and exists (select from pgqueue.task_logs l where l.task_id = t.id and l.logged_at >= v_from and l.logged_at < v_to)
+    );
 end $$;
 
-comment on function pgqueue._has_live(text, date) is 'Whether a day of executions or logs belongs to a task that is live.';
+comment on function pgqueue._has_live(text, date, bigint) is 'Whether a day of executions or task_logs belongs to a task that is live.';
 
 -- The days that can go: first what is on its way out already, because a table can have only one such day, then
 -- the oldest. Whoever owns the tables detaches each first, which cannot be done inside a function: under a short
@@ -105,6 +109,8 @@ create or replace function pgqueue._partitions_before(p_before timestamptz)
 returns table (partition_name text, parent_name text, is_attached boolean, is_detaching boolean, detach text)
 language plpgsql stable security definer set search_path = '' set jit = off
 as $$
+declare
+    v_first_live bigint := (select min(t.id) from pgqueue.tasks t);
 begin
     return query
     select
@@ -129,11 +135,7 @@ begin
         when i.inhrelid is null or i.inhdetachpending then true
         when d.parent = 'finished_tasks' then d.day + 1 <= pgqueue._folded_before() at time zone 'UTC'
         when d.day < ((p_before - (pgqueue._now() - p_before)) at time zone 'UTC')::date then true
-        -- Evaluated only if such a day is there: what any live task that was ever started can have left.
-        when d.day < (
-            select coalesce((min(t.created_at) at time zone 'UTC')::date, 'infinity') from pgqueue.tasks t where t.attempt > 0
-        ) then true
-        else not pgqueue._has_live(d.parent, d.day)
+        else not pgqueue._has_live(d.parent, d.day, v_first_live)
     end
     order by coalesce(i.inhdetachpending, false) desc, d.day, d.nr;
 end $$;
