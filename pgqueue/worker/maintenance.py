@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -16,24 +16,29 @@ from pgqueue import calls, retention
 from pgqueue.errors import DatabaseUnavailable, PgqueueError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from pgqueue.database import Database
     from pgqueue.settings import Settings
 
-__all__ = ["maintain"]
+__all__ = ["chores"]
 
 MAINTAIN_S = 10.0
 log = structlog.get_logger()
 
 
-async def maintain(database: Database, settings: Settings) -> None:
-    """Rescue the tasks of silent workers six times a lease, and tidy up every ten seconds, until cancelled."""
-    async with asyncio.TaskGroup() as group:
-        group.create_task(_again_and_again(lambda: _rescue(database), settings.lease_s / 6))
-        group.create_task(_again_and_again(lambda: _tidy(database, settings), MAINTAIN_S))
-        group.create_task(_again_and_again(lambda: _expire(database, settings), MAINTAIN_S))
-        group.create_task(_again_and_again(lambda: _carry_on(database), MAINTAIN_S))
+def chores(database: Database, settings: Settings) -> list[Coroutine[Any, Any, None]]:
+    """Return what is to be run beside the queues until it is cancelled, each by itself.
+
+    They rescue the tasks of silent workers six times a lease, and tidy up every ten seconds. A task group would cancel
+    each only once, and a cancellation that meets a breaking connection can get lost.
+    """
+    return [
+        _again_and_again(lambda: _rescue(database), settings.lease_s / 6),
+        _again_and_again(lambda: _tidy(database, settings), MAINTAIN_S),
+        _again_and_again(lambda: _expire(database, settings), MAINTAIN_S),
+        _again_and_again(lambda: _carry_on(database), MAINTAIN_S),
+    ]
 
 
 async def _again_and_again(work: Callable[[], Awaitable[None]], pause_s: float) -> None:

@@ -19,7 +19,7 @@ from pgqueue.listen import cancel_all, hub_of
 from pgqueue.log import configure
 from pgqueue.scheduler import Scheduler
 from pgqueue.worker.executors import Executors
-from pgqueue.worker.maintenance import maintain
+from pgqueue.worker.maintenance import chores
 from pgqueue.worker.processes import Processes
 from pgqueue.worker.session import Session
 
@@ -84,10 +84,8 @@ class Worker:
             self._hub.subscribe("pgqueue_wake", self._wake)
             self._hub.subscribe("pgqueue_control", self._control)
             self._hub.on_reconnect(self._reconnected)
-            helpers = [
-                asyncio.create_task(maintain(self._database, self._settings)),
-                asyncio.create_task(Scheduler(self._database).run()),
-            ]
+            beside = [*chores(self._database, self._settings), Scheduler(self._database).run()]
+            helpers = [asyncio.create_task(each) for each in beside]
             try:
                 await self._live_on(until_idle=until_idle)
             finally:

@@ -11,7 +11,8 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from pgqueue import Database, QueueService, RetryManager, Settings, retention, sync
-from pgqueue.errors import InvalidInput
+from pgqueue.errors import DatabaseUnavailable, InvalidInput
+from pgqueue.listen import cancel_all
 from pgqueue.worker import maintenance
 from tests.polling import until
 
@@ -49,6 +50,21 @@ def failed(engine: Engine, count: int) -> list[int]:
     for task_id, attempt in engine.claim(count).items():
         engine.finish(task_id, attempt, failure=failure)
     return ids
+
+
+class Breaking(Database):
+    """Its connections break at the moment in which their statements are cancelled."""
+
+    asked = 0
+    lost = 0
+
+    async def run(self, call: Any, conn: Any = None) -> Any:  # noqa: ANN401, ARG002 - as Database
+        self.asked += 1
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.lost += 1
+            raise DatabaseUnavailable("the server closed the connection") from None
 
 
 class TestRetention:
@@ -142,12 +158,20 @@ class TestRetention:
     ) -> None:
         monkeypatch.setattr(maintenance, "MAINTAIN_S", 0.05)
         aged(engine, 40, 3)
-        running = asyncio.create_task(maintenance.maintain(service.db, Settings()))
+        running = [asyncio.create_task(chore) for chore in maintenance.chores(service.db, Settings())]
         await until(lambda: bool(engine.value("select completed_at is not null from pgqueue.retention")))
-        running.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await running
+        await cancel_all(running)
+        assert all(chore.cancelled() for chore in running)
         assert kept(engine) == []
+
+    async def test_it_ends_though_a_cancellation_gets_lost_in_a_breaking_connection(self, dsn: str) -> None:
+        database = Breaking(dsn)
+        running = [asyncio.create_task(chore) for chore in maintenance.chores(database, Settings())]
+        await until(lambda: database.asked == len(running))
+        async with asyncio.timeout(20):
+            await cancel_all(running)
+        assert database.lost == len(running)
+        assert all(chore.cancelled() for chore in running)
 
     @pytest.mark.parametrize("keep", [timedelta(seconds=-1), timedelta.max, 30, "1 day"])
     async def test_times_of_nonsense_are_refused(self, service: QueueService, keep: Any) -> None:  # noqa: ANN401 - any value
