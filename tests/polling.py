@@ -21,3 +21,11 @@ async def until(condition: Callable[[], Awaitable[bool] | bool]) -> None:
             return
         assert time.monotonic() < deadline, "the condition never held"
         await asyncio.sleep(0.01)
+
+
+def poll(condition: Callable[[], bool], *, deadline_s: float = DEADLINE_S, pause_s: float = 0.02) -> None:
+    """As `until`, blocking."""
+    deadline = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {deadline_s:g} s"
+        time.sleep(pause_s)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from pgqueue.models import check_number, check_text
+from pgqueue.models import MOST_ID, check_number, check_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -16,7 +16,6 @@ __all__ = ["Call", "Row", "checked_names", "json_of", "nothing", "task_key", "ut
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
-MOST_ID = 2**63 - 1
 
 
 class Call(NamedTuple, Generic[T]):

@@ -148,9 +148,7 @@ def _filter_row(f: TaskFilter) -> Row:
     check_time(f.created_to, "created_to")
     if f.parent_id is not None:
         task_key(f.parent_id)
-    for name in f.queue_names or ():
-        check_text(name, "queue_names")
-    queues = f.queue_name if f.queue_names is None else f.queue_names
+    queues = checked_names(f.queue_names) if f.queue_names is not None else f.queue_name
     return (queues, f.status, f.task_type, f.user_id, f.project_id, f.created_from, f.created_to)
 
 

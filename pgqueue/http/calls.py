@@ -13,6 +13,7 @@ from msgspec import UNSET
 from pgqueue.errors import InvalidInput
 from pgqueue.http.call import Call, body_of, field_of
 from pgqueue.models import (
+    MOST_ID,
     Execution,
     LogLine,
     QueueInfo,
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 B = TypeVar("B", bound=TaskRecord)
 JSON = {"Content-Type": "application/json"}
-MOST_ID = 2**63 - 1
 
 
 # Tasks

@@ -2,7 +2,15 @@
 
 from pgqueue.models.access import ApiKey, AuditEntry, KeptAnswer, Metrics, MetricTotal, Principal, QueueDepth, Scope
 from pgqueue.models.dashboard import EndedOfType, Migration, RelationSize, SearchPage, ServerFacts, TaskRow, TaskSearch
-from pgqueue.models.encoding import check_number, check_span, check_text, check_time, encode_payload, encode_result
+from pgqueue.models.encoding import (
+    MOST_ID,
+    check_number,
+    check_span,
+    check_text,
+    check_time,
+    encode_payload,
+    encode_result,
+)
 from pgqueue.models.operations import BulkFilter, Operation, OperationKind, OperationPreview
 from pgqueue.models.requests import check_request, encode_request
 from pgqueue.models.results import checked_timeout, convert_result, timed_out
@@ -40,6 +48,7 @@ from pgqueue.models.structs import (
 
 __all__ = [
     "FINAL",
+    "MOST_ID",
     "ApiKey",
     "AuditEntry",
     "BulkFilter",

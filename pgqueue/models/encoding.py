@@ -14,8 +14,9 @@ from pgqueue.errors import InvalidInput
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["check_number", "check_span", "check_text", "check_time", "encode_payload", "encode_result"]
+__all__ = ["MOST_ID", "check_number", "check_span", "check_text", "check_time", "encode_payload", "encode_result"]
 
+MOST_ID = 2**63 - 1
 MOST_BYTES = 1_048_576
 MOST_DEPTH = 500
 LONGEST = timedelta(days=365_000)

@@ -8,7 +8,7 @@ from typing import get_args
 import msgspec
 
 from pgqueue.errors import InvalidInput
-from pgqueue.models.encoding import MOST_BYTES, SUSPECT, check_number, check_text, check_time, encode_payload
+from pgqueue.models.encoding import MOST_BYTES, MOST_ID, SUSPECT, check_number, check_text, check_time, encode_payload
 from pgqueue.models.structs import OnConflict, Priority, TaskRequest
 
 __all__ = ["check_request", "encode_request"]
@@ -18,7 +18,6 @@ OPTIONAL_TEXTS = ("unique_key", "user_id", "project_id")
 RULES = get_args(OnConflict)
 MOST_PRIORITY = 32767
 MOST_RETRIES = 10_000
-MOST_ID = 2**63 - 1
 
 
 def encode_request(request: TaskRequest) -> bytes:

@@ -22,7 +22,7 @@ from pgqueue.models import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from pgqueue import calls
 
@@ -42,7 +42,7 @@ __all__ = [
     "service_of",
     "task_of",
     "timed_out",
-    "with_parent",
+    "with_parents",
 ]
 
 B = TypeVar("B", bound=TaskRecord)
@@ -102,12 +102,17 @@ def bulk_task_of(kind: type[B], request: TaskRequest, answer: tuple[int, bool], 
     return _bound(requested(kind, request, task_id, created=created), service)
 
 
-def with_parent(request: T) -> T:
-    """Within a handler: the request as its task's child, unless it names another parent."""
+def with_parents(requests: Iterable[T]) -> list[T]:
+    """Within a handler: the requests as its task's children, unless they name another parent."""
     task = task_fields.get()
-    if task is None or not isinstance(request, TaskRequest) or request.parent_id is not None:
-        return request
-    return msgspec.structs.replace(request, parent_id=task.task_id)
+    if task is None:
+        return list(requests)
+    return [
+        msgspec.structs.replace(request, parent_id=task.task_id)
+        if isinstance(request, TaskRequest) and request.parent_id is None
+        else request
+        for request in requests
+    ]
 
 
 class Chunk(NamedTuple):

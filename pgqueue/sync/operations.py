@@ -102,8 +102,8 @@ class QueueOperations:
         is raised, or its payload replaced, as `request.on_conflict` says.
         Raises InvalidInput, QueueNotFound, QueueFull.
         """
-        request = shared.with_parent(request)
-        with telemetry.sending([request]) as send:
+        [request] = given = shared.with_parents([request])
+        with telemetry.sending(given) as send:
             answer = self.db.run(calls.submit_task(send.requests[0]), conn=conn)
             send.sent(answer.task_id)
         if not answer.created and conn is None:
@@ -113,7 +113,7 @@ class QueueOperations:
 
     def submit_tasks(self, requests: Iterable[TaskRequest], *, conn: object = None) -> list[Task]:
         """Submit many tasks in one transaction; returns them in order. Raises as submit_task, and submits none then."""
-        given = [shared.with_parent(request) for request in requests]
+        given = shared.with_parents(requests)
         with telemetry.sending(given, is_batch=True) as send:
             chunks = shared.chunks_of(send.requests)
             if conn is not None:

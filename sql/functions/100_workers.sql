@@ -190,8 +190,24 @@ end $$;
 
 comment on function pgqueue.request_stop(bigint) is 'Asks a worker to drain and stop.';
 
+-- Sleepers are woken whoever else attends: he may be pausing as well, and one that was paused was not counted
+-- among them, so it looks whatever it was told meanwhile. No queues: there is no such worker.
+create or replace function pgqueue._pause_changed(p_kind text, p_worker_id bigint, p_queues text[]) returns void
+language plpgsql volatile
+as $$
+begin
+    if p_queues is null then
+        perform pgqueue._worker_not_found(p_worker_id);
+    end if;
+    perform pgqueue._renew_waits(p_worker_id);
+    perform pgqueue._order(p_kind, p_worker_id);
+    perform pgqueue._notify('pgqueue_wake', q.queue_name) from unnest(p_queues) as q (queue_name);
+end $$;
+
+comment on function pgqueue._pause_changed(text, bigint, text[]) is 'Tells a worker that it is paused or resumed, and wakes its queues.';
+
 -- It ends what runs, is heard as before, and claims nothing, however late it hears of this: FOR UPDATE waits for claims
--- under way, and later ones see the pause. Sleepers are woken whoever else attends, who may be pausing as well.
+-- under way, and later ones see the pause.
 -- Lock order: only the worker's row, which a claim locks after its tasks.
 create or replace function pgqueue.pause_worker(p_worker_id bigint, p_reason text default null) returns void
 language plpgsql volatile security definer set search_path = ''
@@ -204,18 +220,12 @@ begin
     set paused_at = coalesce(w.paused_at, pgqueue._now()), pause_reason = coalesce(left(p_reason, 1000), w.pause_reason)
     where w.id = p_worker_id and w.lost_at is null
     returning w.queues into v_queues;
-    if not found then
-        perform pgqueue._worker_not_found(p_worker_id);
-    end if;
-    perform pgqueue._renew_waits(p_worker_id);
-    perform pgqueue._order('pause', p_worker_id);
-    perform pgqueue._notify('pgqueue_wake', q.queue_name) from unnest(v_queues) as q (queue_name);
+    perform pgqueue._pause_changed('pause', p_worker_id, v_queues);
 end $$;
 
 comment on function pgqueue.pause_worker(bigint, text) is
 'A worker claims nothing more until it is resumed; what it runs goes on. A worker that starts anew is not paused.';
 
--- While it was paused it was not counted among the sleepers, so it looks whatever it was told meanwhile.
 create or replace function pgqueue.resume_worker(p_worker_id bigint) returns void
 language plpgsql volatile security definer set search_path = ''
 as $$
@@ -225,12 +235,7 @@ begin
     update pgqueue.workers w set paused_at = null, pause_reason = null
     where w.id = p_worker_id and w.lost_at is null
     returning w.queues into v_queues;
-    if not found then
-        perform pgqueue._worker_not_found(p_worker_id);
-    end if;
-    perform pgqueue._renew_waits(p_worker_id);
-    perform pgqueue._order('resume', p_worker_id);
-    perform pgqueue._notify('pgqueue_wake', q.queue_name) from unnest(v_queues) as q (queue_name);
+    perform pgqueue._pause_changed('resume', p_worker_id, v_queues);
 end $$;
 
 comment on function pgqueue.resume_worker(bigint) is 'A paused worker goes on, at once.';

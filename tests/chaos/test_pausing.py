@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 from tests.chaos.history import violations
 from tests.chaos.test_chaos import Fleet, is_settled, produce, read_history
+from tests.polling import poll
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     import psycopg
@@ -43,18 +42,11 @@ def value(conn: Connection, query: str, *parameters: object) -> Any:  # noqa: AN
     return row[0]
 
 
-def poll(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, "the condition never held"
-        time.sleep(0.02)
-
-
 def pause_one(conn: Connection, worker: int) -> None:
     """Pause a worker until all that it ran has ended; it claims nothing in between. Then it goes on."""
     value(conn, "select pgqueue.pause_worker(%s)", worker)
     paused_at = value(conn, NOW)
-    poll(lambda: value(conn, RUNNING, worker) == 0)
+    poll(lambda: value(conn, RUNNING, worker) == 0, deadline_s=DEADLINE_S)
     until = value(conn, NOW)
     assert value(conn, CLAIMED, worker, paused_at, until) == 0
     value(conn, "select pgqueue.resume_worker(%s)", worker)
@@ -68,20 +60,23 @@ def test_paused_workers_claim_nothing_and_nothing_is_lost(dsn: str, conn: Connec
     submitted: set[int] = set()
     producer = threading.Thread(target=lambda: submitted.update(produce(dsn, TASKS)))
     try:
-        poll(lambda: len(conn.execute(WORKERS).fetchall()) == len(fleet.processes))
+        poll(lambda: len(conn.execute(WORKERS).fetchall()) == len(fleet.processes), deadline_s=DEADLINE_S)
         workers = [row[0] for row in conn.execute(WORKERS)]
         producer.start()
         for _ in range(PAUSES):
             pause_one(conn, chance.choice(workers))
         producer.join()
-        poll(lambda: is_settled(dsn, fleet))
+        poll(lambda: is_settled(dsn, fleet), deadline_s=DEADLINE_S)
         for worker in workers:
             value(conn, "select pgqueue.pause_worker(%s)", worker)
         last = value(conn, "select pgqueue.submit('quick', '{\"n\": 1}')")
-        poll(lambda: value(conn, "select count(*) from pgqueue.worker_overview where state = 'paused'") == len(workers))
+        poll(
+            lambda: value(conn, "select count(*) from pgqueue.worker_overview where state = 'paused'") == len(workers),
+            deadline_s=DEADLINE_S,
+        )
         assert value(conn, "select status from pgqueue.get_task(%s)", last) == "pending"
         value(conn, "select pgqueue.resume_worker(%s)", workers[0])
-        poll(lambda: value(conn, "select status from pgqueue.get_task(%s)", last) == "completed")
+        poll(lambda: value(conn, "select status from pgqueue.get_task(%s)", last) == "completed", deadline_s=DEADLINE_S)
         assert value(conn, "select worker_id from pgqueue.executions where task_id = %s", last) == workers[0]
         idle = conn.execute(
             "select 1 from unnest(%s) w where w not in (select worker_id from public.claimed)", (workers,)

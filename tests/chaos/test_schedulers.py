@@ -22,8 +22,10 @@ from zoneinfo import ZoneInfo
 import psycopg
 import pytest
 
+from tests.polling import poll
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 SCHEDULER = (
     "import asyncio, signal, sys, pgqueue\n"
@@ -151,13 +153,6 @@ def caught_up(conn: psycopg.Connection[tuple[object, ...]]) -> bool:
     return row == (True,)
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, "the schedulers never caught up"
-        time.sleep(0.002)
-
-
 def test_what_is_fired_is_what_the_clocks_say(dsn: str, schedulers: Schedulers) -> None:
     chance = schedulers.chance
     with psycopg.connect(dsn, autocommit=True) as conn:
@@ -169,7 +164,7 @@ def test_what_is_fired_is_what_the_clocks_say(dsn: str, schedulers: Schedulers) 
                 (f"{zone} {each} {policy}", each, zone, policy),
             )
         schedulers.start(3)
-        until(lambda: caught_up(conn))
+        poll(lambda: caught_up(conn), deadline_s=DEADLINE_S, pause_s=0.002)
         places = [datetime(2026, 1, 1, 0, 0, 30, tzinfo=UTC)]
         for place, is_up in positions(chance):
             if not is_up:
@@ -181,7 +176,7 @@ def test_what_is_fired_is_what_the_clocks_say(dsn: str, schedulers: Schedulers) 
             if not is_up:
                 schedulers.start(3)
             conn.execute("select pg_notify('pgqueue_control', '{\"kind\": \"schedules\"}')")
-            until(lambda: caught_up(conn))
+            poll(lambda: caught_up(conn), deadline_s=DEADLINE_S, pause_s=0.002)
         schedulers.stop()
         found: dict[str, list[datetime]] = defaultdict(list)
         for name, tick in conn.execute(

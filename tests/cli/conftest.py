@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import functools
 import importlib
 import json
 import os
@@ -14,7 +15,6 @@ import struct
 import subprocess
 import sys
 import termios
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ import psycopg
 import pytest
 
 from pgqueue import schema
+from tests.polling import poll
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -161,14 +162,7 @@ def bare_cli(tmp_path: Path) -> Iterator[Cli]:
 @pytest.fixture
 def until() -> Callable[[Callable[[], bool]], None]:
     """Wait until a condition holds."""
-
-    def wait(condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + DEADLINE_S
-        while not condition():
-            assert time.monotonic() < deadline, f"not within {DEADLINE_S:g} s"
-            time.sleep(0.02)
-
-    return wait
+    return functools.partial(poll, deadline_s=DEADLINE_S)
 
 
 HISTORY = """

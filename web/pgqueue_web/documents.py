@@ -57,6 +57,9 @@ LINKS = {
     "cancel_task": dict.fromkeys(("get_task", "retry_task"), ("task_id", "task_id")),
     "create_queue": dict.fromkeys(("get_queue", "get_queue_stats", "pause_queue"), ("queue_name", "name")),
 }
+LINKED_BODIES = {
+    "create_queue": {"submit_task": {"task_type": "greet", "queue_name": "$response.body#/name"}},
+}
 
 
 @get("/openapi.json", **route(None), include_in_schema=False, media_type="application/json")
@@ -255,9 +258,10 @@ def _add_headers_and_links(handler: HTTPRouteHandler, made: dict[str, Any]) -> N
         name: {"operationId": name, "parameters": {parameter: f"$response.body#/{field}"}}
         for name, (parameter, field) in LINKS.get(handler.handler_name, {}).items()
     }
-    if handler.handler_name == "create_queue":
-        body = {"task_type": "greet", "queue_name": "$response.body#/name"}
-        links["submit_task"] = {"operationId": "submit_task", "requestBody": body}
+    links |= {
+        name: {"operationId": name, "requestBody": body}
+        for name, body in LINKED_BODIES.get(handler.handler_name, {}).items()
+    }
     for status in ("200", "201"):
         if links and status in made:
             made[status]["links"] = links

@@ -13,7 +13,7 @@ import msgspec
 from litestar import Request
 from litestar.datastructures import State
 
-from pgqueue.errors import TaskNotFound, WorkerNotFound
+from pgqueue.errors import PgqueueError, TaskNotFound, WorkerNotFound
 from pgqueue_web.edge import SLASH
 from pgqueue_web.problems import Fault, HttpError, pointer_of
 
@@ -182,19 +182,19 @@ def _bad_query(name: str, detail: str, hint: str) -> HttpError:
 
 def provide_task_id(request: Request[Any, Any, Any]) -> int:
     """Return the task's id from the path. Raises TaskNotFound for what is no id."""
-    text = request.path_params["task_id"].replace(SLASH, "/")
-    if not INTEGER.fullmatch(text) or not 0 < int(text) < 2**63:
-        raise TaskNotFound(f"there is no task {text[:80]!r}", hint="ids are whole numbers from 1 on", sqlstate="QU102")
-    return int(text)
+    return _id_of(request.path_params["task_id"], "task", TaskNotFound)
 
 
 def provide_worker_id(request: Request[Any, Any, Any]) -> int:
     """Return the worker's id from the path. Raises WorkerNotFound for what is no id."""
-    text = request.path_params["worker_id"]
+    return _id_of(request.path_params["worker_id"], "worker", WorkerNotFound)
+
+
+def _id_of(part: str, noun: str, error: type[PgqueueError]) -> int:
+    text = part.replace(SLASH, "/")
     if not INTEGER.fullmatch(text) or not 0 < int(text) < 2**63:
-        raise WorkerNotFound(
-            f"there is no worker {text[:80]!r}", hint="ids are whole numbers from 1 on", sqlstate="QU106"
-        )
+        msg = f"there is no {noun} {text[:80]!r}"
+        raise error(msg, hint="ids are whole numbers from 1 on", sqlstate=error.SQLSTATE)
     return int(text)
 
 

@@ -10,7 +10,7 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
 from pgqueue import calls
-from pgqueue.errors import Forbidden, WorkerNotFound
+from pgqueue.errors import Forbidden
 from pgqueue.models import WorkerInfo
 from pgqueue_web.bodies import AuditList, PauseBody, WorkerList
 from pgqueue_web.guard import check_workers
@@ -88,11 +88,8 @@ async def stop_worker(api: Api, who: Who, worker: Worker) -> WorkerInfo:
 
 
 async def _one(api: Context, worker_id: int, conn: object) -> WorkerInfo:
-    for info in await api.db.run(calls.list_workers(), conn=conn):
-        if info.id == worker_id:
-            return info
-    msg = f"there is no worker {worker_id}"
-    raise WorkerNotFound(msg, detail={"worker_id": worker_id}, sqlstate="QU106")
+    """Return a worker whose row this transaction has changed: it is there."""
+    return next(info for info in await api.db.run(calls.list_workers(), conn=conn) if info.id == worker_id)
 
 
 @get("/audit-log", **route("admin", query=PageQuery), tags=["server"], summary="Read the audit log")
