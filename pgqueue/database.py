@@ -19,8 +19,9 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
 from pgqueue import settings as _settings
 from pgqueue import telemetry
+from pgqueue.callers import unwrap, unwrap_async
 from pgqueue.embedded import resolve_dsn
-from pgqueue.errors import ConfigurationError, DatabaseUnavailable, InvalidInput, PgqueueError, from_postgres
+from pgqueue.errors import DatabaseUnavailable, InvalidInput, PgqueueError, from_postgres
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -148,7 +149,8 @@ class Database(_Common):
         self._connections: weakref.WeakSet[psycopg.AsyncConnection[Row]] = weakref.WeakSet()
 
     def before_close(self, closer: Callable[[], Awaitable[None]]) -> None:
-        """Await `closer` when the database is closed: for what lives as long as it."""
+        """Await `closer` when the database is closed: for what lives as long as it, also where it opens later."""
+        self._forget_other_loop()
         self._closers.append(closer)
 
     @property
@@ -198,6 +200,16 @@ class Database(_Common):
         if pool is not None:
             await pool.close()
 
+    @contextlib.asynccontextmanager
+    async def for_as_long(self) -> AsyncIterator[None]:
+        """Close it after the block if it was not open before: what lives in it must not outlast whoever began it."""
+        was_open = self.is_open
+        try:
+            yield
+        finally:
+            if not was_open:
+                await self.close()
+
     async def __aenter__(self) -> Self:
         """Open."""
         await self.open()
@@ -214,7 +226,7 @@ class Database(_Common):
         Raises what the call raises, and DatabaseUnavailable.
         """
         if conn is not None:
-            return await _run_async(await _unwrap_async(conn), call)
+            return await _run_async(await unwrap_async(conn), call)
         async with self.connection() as pooled:
             return await _run_async(pooled, call)
 
@@ -302,7 +314,7 @@ class SyncDatabase(_Common):
         Raises what the call raises, and DatabaseUnavailable.
         """
         if conn is not None:
-            return _run(_unwrap(conn), call)
+            return _run(unwrap(conn), call)
         with self.connection() as pooled:
             return _run(pooled, call)
 
@@ -361,39 +373,3 @@ def _hung_up(conn: psycopg.AsyncConnection[Row] | psycopg.Connection[Row]) -> bo
     except psycopg.OperationalError:
         return True
     return False
-
-
-async def _unwrap_async(conn: Any) -> psycopg.AsyncConnection[Any]:  # noqa: ANN401 - any JSON, or any connection
-    """SQLAlchemy begins its transaction with its first own statement, and commits none that it did not begin."""
-    if isinstance(conn, psycopg.AsyncConnection):
-        return conn
-    if hasattr(conn, "get_raw_connection"):
-        if not conn.in_transaction():
-            await conn.begin()
-        return await _unwrap_async((await conn.get_raw_connection()).driver_connection)
-    if hasattr(conn, "connection") and hasattr(conn, "run_sync"):
-        return await _unwrap_async(await conn.connection())
-    raise _not_a_connection(conn, "psycopg.AsyncConnection")
-
-
-def _unwrap(conn: Any) -> psycopg.Connection[Any]:  # noqa: ANN401 - any JSON, or any connection
-    """As _unwrap_async; Django's connection begins by itself."""
-    if isinstance(conn, psycopg.Connection):
-        return conn
-    if hasattr(conn, "ensure_connection"):
-        conn.ensure_connection()
-        return _unwrap(conn.connection)
-    if hasattr(conn, "driver_connection"):
-        return _unwrap(conn.driver_connection)
-    if hasattr(conn, "connection") and callable(conn.connection):
-        return _unwrap(conn.connection())
-    if hasattr(conn, "connection") and hasattr(conn, "in_transaction"):
-        if not conn.in_transaction():
-            conn.begin()
-        return _unwrap(conn.connection)
-    raise _not_a_connection(conn, "psycopg.Connection")
-
-
-def _not_a_connection(conn: object, wanted: str) -> ConfigurationError:
-    msg = f"conn={type(conn).__name__} is no {wanted}, nor a SQLAlchemy or Django connection over one"
-    return ConfigurationError(msg, hint="use psycopg 3; pgqueue.sync takes blocking connections, pgqueue async ones")

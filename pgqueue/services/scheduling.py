@@ -42,7 +42,8 @@ class SchedulerService:
     async def start(self) -> None:
         """Fire what is due, until cancelled or `stop`. A database that is away is waited for."""
         self._scheduler = Scheduler(self.db)
-        await self._scheduler.run()
+        async with self.db.for_as_long():
+            await self._scheduler.run()
 
     def stop(self) -> None:
         """End `start`."""

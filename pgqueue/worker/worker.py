@@ -76,8 +76,7 @@ class Worker:
             configure(self._settings.log_level, self._settings.log_format, standard_library=False)
         if handle_signals and threading.current_thread() is threading.main_thread():
             self._listen_to_signals()
-        was_open = self._database.is_open
-        try:
+        async with self._database.for_as_long():
             async with self._database.connection() as conn:
                 await schema.check_async(conn)
             await self._hub.start()
@@ -93,9 +92,6 @@ class Worker:
                 self._hub.unsubscribe("pgqueue_wake", self._wake)
                 self._hub.unsubscribe("pgqueue_control", self._control)
                 self._hub.forget_reconnect(self._reconnected)
-        finally:
-            if not was_open:
-                await self._database.close()
 
     async def _live_on(self, *, until_idle: bool) -> None:
         """Live one session after another: after a lost lease, under a new id."""

@@ -20,6 +20,7 @@ from pgqueue import (
     SchedulerService,
     sync,
 )
+from pgqueue.listen import hub_of
 from tests.polling import until
 
 if TYPE_CHECKING:
@@ -119,6 +120,22 @@ async def test_a_row_of_psql_is_fired_by_a_running_scheduler(
 
 async def has_run(scheduler: SchedulerService, name: str, times: int) -> bool:
     return (await scheduler.get_scheduled_task(name)).run_count >= times
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+async def test_a_scheduler_that_is_stopped_leaves_nothing_running_that_it_began(dsn: str, *, is_open: bool) -> None:
+    """What goes on in the event loop would have to be cancelled by whoever ends that, once, which can get lost."""
+    db = Database(dsn)
+    if is_open:
+        await db.open()
+    scheduler = SchedulerService(db)
+    running = asyncio.create_task(scheduler.start())
+    await until(lambda: hub_of(db).is_alive)
+    scheduler.stop()
+    async with asyncio.timeout(20):
+        await running
+    assert (hub_of(db).is_stopped, db.is_open) == (not is_open, is_open)
+    await db.close()
 
 
 async def test_a_worker_fires_too(db: Database) -> None:
