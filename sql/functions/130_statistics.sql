@@ -58,28 +58,27 @@ create or replace function pgqueue._percentiles(p_histogram bigint[]) returns do
 language plpgsql immutable parallel safe
 as $$
 declare
-    v_bins int[];
-    v_up_to bigint[];
-    v_total bigint;
+    v_entry bigint;
+    v_total bigint := 0;
+    v_up_to bigint := 0;
+    v_part double precision := 0.5;
+    v_found double precision[] := '{}';
 begin
-    select array_agg(s.bin order by s.bin), array_agg(s.up_to order by s.bin), max(s.up_to)
-    into v_bins, v_up_to, v_total
-    from (
-        select e.entry & 511 as bin, (sum(e.entry >> 9) over (order by e.entry & 511))::bigint as up_to
-        from unnest(p_histogram) as e (entry)
-    ) s;
-    return array(
-        select case when s.bin > 0 then 1.1::double precision ^ (s.bin - 0.5) / 1000 else 0 end
-        from (
-            select w.part, v_bins[1 + width_bucket(ceil(w.part::double precision * v_total)::bigint - 1, v_up_to)] as bin
-            from unnest(array[0.5, 0.95, 0.99]) as w (part)
-        ) s
-        where v_total > 0
-        order by s.part
-    );
+    foreach v_entry in array p_histogram loop
+        v_total := v_total + (v_entry >> 9);
+    end loop;
+    foreach v_entry in array p_histogram loop
+        v_up_to := v_up_to + (v_entry >> 9);
+        while v_up_to >= v_part * v_total loop
+            v_found := v_found || case when v_entry & 511 > 0 then 1.1::double precision ^ ((v_entry & 511) - 0.5) / 1000 else 0 end;
+            v_part := case v_part when 0.5 then 0.95 when 0.95 then 0.99 end;
+        end loop;
+        exit when v_part is null;
+    end loop;
+    return v_found;
 end $$;
 
-comment on function pgqueue._percentiles(bigint[]) is 'Milliseconds that 50, 95 and 99 percent of a histogram stay within, true to 5 percent; empty for an empty one.';
+comment on function pgqueue._percentiles(bigint[]) is 'Milliseconds that 50, 95 and 99 percent of a histogram (in the order of its bins) stay within, true to 5 percent; empty for an empty one.';
 
 create or replace function pgqueue._floor(p_at timestamptz, p_step text) returns timestamptz
 language sql stable parallel safe
@@ -258,17 +257,20 @@ as $$
     ),
     summed as (
         select
-            s.step, case s.step when 'total' then '-infinity' else pgqueue._floor(c.bucket, s.step) end as bucket,
-            c.queue_name, c.task_type, c.status, c.part, c.bin,
+            case when s.is_split then s.step else 'all_' || s.step end as step,
+            case s.step when 'total' then '-infinity' else pgqueue._floor(c.bucket, s.step) end as bucket,
+            case when s.is_split then c.queue_name else '' end as queue_name,
+            case when s.is_split then c.task_type else '' end as task_type,
+            c.status, c.part, c.bin,
             sum(c.finished)::bigint as finished, sum(c.kept)::bigint as kept,
             sum(c.run_us) as run_us, sum(c.wait_us) as wait_us
         from counted c
         join (
-            select 'minute' as step, t.minutes_from as since from pgqueue.statistics_state t
-            union all
-            select 'hour', t.hours_from from pgqueue.statistics_state t
-            union all
-            values ('day', timestamptz '-infinity'), ('total', '-infinity')
+            select k.step, k.is_split, case k.step when 'minute' then t.minutes_from when 'hour' then t.hours_from else '-infinity' end as since
+            from (
+                values ('minute', true), ('hour', true), ('day', true), ('minute', false), ('hour', false), ('day', false), ('total', true)
+            ) as k (step, is_split)
+            cross join pgqueue.statistics_state t
         ) s on c.bucket >= s.since
         where c.part is null or (c.bin is not null and s.step <> 'total')
         group by 1, 2, 3, 4, 5, 6, 7
@@ -337,8 +339,8 @@ begin
     set minutes_from = greatest(s.minutes_from, v_minutes_from), hours_from = greatest(s.hours_from, v_hours_from)
     where s.minutes_from < v_minutes_from or s.hours_from < v_hours_from;
     if found then
-        delete from pgqueue.task_rollups r where r.step = 'minute' and r.bucket < v_minutes_from;
-        delete from pgqueue.task_rollups r where r.step = 'hour' and r.bucket < v_hours_from;
+        delete from pgqueue.task_rollups r where r.step in ('minute', 'all_minute') and r.bucket < v_minutes_from;
+        delete from pgqueue.task_rollups r where r.step in ('hour', 'all_hour') and r.bucket < v_hours_from;
     end if;
 end $$;
 
@@ -372,9 +374,11 @@ comment on function pgqueue._summarize_finished() is 'Lets the index of ends kno
 
 -- What ended in a window, as rollups say it. Whole days, hours and minutes come from rollups; what is cut off
 -- at its ends, and what ended after the mark, from the rows. Where the rows of a minute (of an hour, of a day,
--- where nothing finer is kept) were removed, it counts as a whole if the window cuts it.
+-- where nothing finer is kept) were removed, it counts as a whole if the window cuts it. Without p_is_split no
+-- names are told: of rollups those of all together are read.
+drop function if exists pgqueue._ended(timestamptz, timestamptz, text, text, text);
 create or replace function pgqueue._ended(
-    p_from timestamptz, p_to timestamptz, p_step text, p_queue_name text default null, p_task_type text default null
+    p_from timestamptz, p_to timestamptz, p_step text, p_queue_name text default null, p_task_type text default null, p_is_split boolean default true
 ) returns table (
     bucket timestamptz, queue_name text, task_type text, status text, finished bigint, run_us numeric, wait_us numeric,
     run_histogram bigint[], wait_histogram bigint[]
@@ -419,7 +423,8 @@ begin
             ('hour', v_hour[1], v_day[1]), ('hour', v_day[2], v_hour[2]),
             ('minute', v_minute[1], v_hour[1]), ('minute', v_hour[2], v_minute[2])
     ) as part (step, since, until)
-    join pgqueue.task_rollups r on r.step = part.step and r.bucket >= part.since and r.bucket < part.until
+    join pgqueue.task_rollups r
+        on r.step = case when p_is_split then part.step else 'all_' || part.step end and r.bucket >= part.since and r.bucket < part.until
     where (p_queue_name is null or r.queue_name = p_queue_name)
     and (p_task_type is null or r.task_type = p_task_type);
     return query
@@ -455,7 +460,7 @@ begin
     group by 1, 2, 3, 4, pgqueue._bin(e.run_us), pgqueue._bin(e.wait_us);
 end $$;
 
-comment on function pgqueue._ended(timestamptz, timestamptz, text, text, text) is
+comment on function pgqueue._ended(timestamptz, timestamptz, text, text, text, boolean) is
 'What ended in a window, by queue, type, status and at most p_step (minute, hour or day), in several rows each.';
 
 create or replace function pgqueue._finest(p_state pgqueue.statistics_state, p_at timestamptz) returns text
@@ -514,7 +519,9 @@ begin
     perform pgqueue._check_window(p_from, p_to);
     return query
     with ended as materialized (
-        select e.* from pgqueue._ended(p_from, p_to, 'day') e where p_queue_names is null or e.queue_name = any(p_queue_names)
+        select e.*
+        from pgqueue._ended(p_from, p_to, 'day', p_is_split => p_queue_names is not null) e
+        where p_queue_names is null or e.queue_name = any(p_queue_names)
     ),
     counted as (
         select
@@ -531,7 +538,7 @@ begin
         group by 1
     ),
     timed as (
-        select sum(b.tasks) as tasks, pgqueue._percentiles(array_agg(b.tasks * 512 + b.bin)) as p
+        select sum(b.tasks) as tasks, pgqueue._percentiles(array_agg(b.tasks * 512 + b.bin order by b.bin)) as p
         from bins b
         where b.tasks > 0
     ),
@@ -572,7 +579,7 @@ begin
             case when 'queue_name' = any(p_by) then e.queue_name else '' end as queue_name,
             case when 'task_type' = any(p_by) then e.task_type else '' end as task_type,
             e.status, e.finished, e.run_us, e.wait_us, e.run_histogram, e.wait_histogram
-        from pgqueue._ended(p_from, p_to, p_step, p_queue_name, p_task_type) e
+        from pgqueue._ended(p_from, p_to, p_step, p_queue_name, p_task_type, p_by <> '{}' or p_queue_name is not null or p_task_type is not null) e
     ),
     kinds as materialized (
         select k.queue_name, k.task_type, row_number() over ()::int as nr
@@ -607,8 +614,8 @@ begin
     timed as (
         select
             b.bucket, b.nr, sum(b.tasks) filter (where b.is_run) as tasks,
-            pgqueue._percentiles(array_agg(b.tasks * 512 + b.bin) filter (where b.is_run)) as run,
-            pgqueue._percentiles(array_agg(b.tasks * 512 + b.bin) filter (where not b.is_run)) as wait
+            pgqueue._percentiles(array_agg(b.tasks * 512 + b.bin order by b.bin) filter (where b.is_run)) as run,
+            pgqueue._percentiles(array_agg(b.tasks * 512 + b.bin order by b.bin) filter (where not b.is_run)) as wait
         from bins b
         where b.tasks > 0
         group by b.bucket, b.nr
