@@ -55,7 +55,7 @@ comment on function pgqueue._added(bigint[], bigint[]) is 'The sum of two histog
 
 -- Of n times the p-quantile is the ⌈p·n⌉-th.
 create or replace function pgqueue._percentiles(p_histogram bigint[]) returns double precision[]
-language plpgsql immutable parallel safe
+language plpgsql immutable strict parallel safe
 as $$
 declare
     v_entry bigint;

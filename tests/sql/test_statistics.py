@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from pgqueue.schema import sql_root
 from tests.sql.test_plans import Plans
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ select id, queue_name, task_type, status, finished_at, run_at, created_at, start
 from pgqueue.finished_tasks where id = %s
 """
 FOLD = "select isfinite(pgqueue._fold_statistics())"
+OF_ALL = """
+select * from pgqueue.task_rollups where step like 'all%%' and finished <> 0 order by step, bucket, status
+"""
 WINDOW = "select * from pgqueue.task_statistics(%s, %s)"
 TOLERANCE = 1.1**0.5 - 1 + 1e-9
 
@@ -259,7 +263,7 @@ class TestExactness:
         finish_one(sql)
         clock.advance(1)
         sql.fold()
-        assert kept_steps(sql) == {"minute": 1, "hour": 2, "day": 2, "total": 1}
+        assert kept_steps(sql) == {"minute": 1, "hour": 2, "day": 2, "total": 1} | {"all_minute": 1, "all_hour": 2, "all_day": 2}
         assert sql.row(WINDOW, "2030-01-01 12:05+00", "2030-01-01 12:15+00")["completed"] == 1
         assert sql.row(WINDOW, "2030-01-01 12:15+00", "2030-01-01 12:25+00")["completed"] == 0
         sql.rows("drop table pgqueue.finished_tasks_20300101")
@@ -267,7 +271,7 @@ class TestExactness:
         assert sql.row(WINDOW, "2030-01-01 13:00+00", "2030-01-02 00:00+00")["completed"] == 0
         clock.set("2031-03-20 12:00+00")
         sql.fold()
-        assert kept_steps(sql) == {"day": 2, "total": 1}
+        assert kept_steps(sql) == {"day": 2, "all_day": 2, "total": 1}
 
     def test_a_retry_of_long_ago_is_taken_out_of_the_days(self, sql: Sql, clock: Clock) -> None:
         clock.set("2030-01-01 12:10+00")
@@ -281,6 +285,20 @@ class TestExactness:
             clock.advance(10)
             fold(sql, 1)
         assert sql.value("select count(*) from pgqueue.task_departures") == 0
+
+
+def test_an_upgrade_sums_up_what_is_kept_as_folding_does(sql: Sql, clock: Clock) -> None:
+    history = History(sql, clock, 9)
+    for nr in range(60):
+        history.work()
+        clock.advance(300 if nr % 20 else 40_000)
+    sql.fold()
+    folded = sql.rows(OF_ALL)
+    assert {row["step"] for row in folded} == {"all_minute", "all_hour", "all_day"}
+    sql.rows("delete from pgqueue.task_rollups where step like 'all%%'")
+    upgrade = (sql_root() / "structure" / "0013_rollups_of_all.sql").read_text()
+    sql.rows(upgrade[upgrade.index("with summed") :])
+    assert sql.rows(OF_ALL) == folded
 
 
 def kept_steps(sql: Sql) -> dict[str, int]:
@@ -505,6 +523,16 @@ class TestSeries:
             if start <= e.finished_at < end
         )
         assert found == dict(expected)
+        together = {
+            (row["bucket"], name): row[name]
+            for row in sql.rows(self.SERIES, start, end, step)
+            for name in ("completed", "failed", "cancelled")
+            if row[name]
+        }
+        summed: Counter[tuple[datetime, str]] = Counter()
+        for (bucket, _, _, status), count in expected.items():
+            summed[bucket, status] += count
+        assert together == dict(summed)
 
     def test_gaps_are_zeros_and_times_are_told(self, sql: Sql, clock: Clock) -> None:
         clock.set("2030-01-01 12:00+00")
