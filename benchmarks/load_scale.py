@@ -58,15 +58,15 @@ from (
     ) r
 ) d
 """
-EXECUTIONS = """
-insert into pgqueue.executions (
+ATTEMPTS = """
+insert into pgqueue.attempts (
     task_id, attempt, worker_id, started_at, finished_at, outcome, error_type, error_message
 )
 select
     f.id, 1, f.worker_id, f.started_at, f.finished_at, f.status,
     case when f.error is not null then 'ValueError' end, f.error
 from pgqueue.finished_tasks f
-where f.finished_at >= %(day)s and f.finished_at < %(day)s::timestamptz + interval '24 hours'
+where f.finished_at >= %(day)s and f.finished_at < %(day)s::timestamptz + interval '24 hours' and f.status <> 'completed'
 """
 LIVE = """
 insert into pgqueue.tasks (task_type, queue_name, priority, payload, run_at, user_id)
@@ -89,7 +89,7 @@ def load(conn: Connection, live: int, finished: int, days: int) -> None:
     for nr in range(days):
         first, last = nr * a_day + 1, min((nr + 1) * a_day, finished)
         back = days - 1 - nr
-        for table in ("finished_tasks", "executions", "task_logs"):
+        for table in ("finished_tasks", "attempts", "task_logs"):
             column = "logged_at" if table == "task_logs" else "finished_at"
             conn.execute(
                 "select pgqueue._make_partition(%s, %s, (%s::timestamptz at time zone 'UTC')::date - %s)",
@@ -98,7 +98,7 @@ def load(conn: Connection, live: int, finished: int, days: int) -> None:
         day = conn.execute("select %s::timestamptz - interval '24 hours' * %s", (today, back)).fetchall()[0][0]
         length = (now - today) if back == 0 else "24 hours"
         conn.execute(FINISHED, {"first": first, "last": last, "day": day, "length": length})
-        conn.execute(EXECUTIONS, {"day": day})
+        conn.execute(ATTEMPTS, {"day": day})
     conn.execute("select setval(pg_get_serial_sequence('pgqueue.tasks', 'id'), %s)", (finished + 1,))
     conn.execute(LIVE, {"live": live})
     conn.execute("vacuum analyze")

@@ -27,7 +27,7 @@ OLD = """
     select to_date(right(c.relname, 8), 'YYYYMMDD') as day, pg_total_relation_size(c.oid)
     from pg_class c
     where c.relnamespace = 'pgqueue'::regnamespace and c.relkind = 'r'
-    and c.relname ~ '^(finished_tasks|executions|task_logs)_[0-9]{8}$'
+    and c.relname ~ '^(finished_tasks|attempts|task_logs)_[0-9]{8}$'
     and to_date(right(c.relname, 8), 'YYYYMMDD') < (now() at time zone 'UTC')::date - %s::int
 """
 
@@ -56,7 +56,7 @@ def _figures(name: str, median: float, longest: float, setup: str) -> Iterator[F
 
 def _drop(bench: Bench, database: str, conn: psycopg.Connection[Any]) -> Iterator[Figure]:
     """Drop whole days. That in which the age ends goes by batches, which is another matter: it is emptied first."""
-    for parent in ("finished_tasks", "executions"):
+    for parent in ("finished_tasks", "attempts"):
         conn.execute(f"truncate pgqueue.{parent}_{_yesterday(conn)}".encode())
     bench.server.settle(database)
     old = conn.execute(OLD, (KEPT_DAYS,)).fetchall()

@@ -14,3 +14,14 @@ select
 from pgqueue.finished_tasks f;
 
 comment on view pgqueue.all_tasks is 'Every task that is kept, live or finished.';
+
+create or replace view pgqueue.executions as
+select a.task_id, a.attempt, a.worker_id, a.started_at, a.finished_at, a.outcome, a.error_type, a.error_message, a.traceback
+from pgqueue.attempts a
+union all
+select f.id, f.attempt, f.worker_id, f.started_at, f.finished_at, 'completed', null, null, null
+from pgqueue.finished_tasks f
+where f.status = 'completed';
+
+comment on view pgqueue.executions is
+'One row an ended attempt; outcome is completed, failed, timed_out, cancelled, lost (with its worker), released (by a stopping worker) or snoozed.';

@@ -43,7 +43,7 @@ begin
     for v_day in select v_today + n from generate_series(0, p_days_ahead) as n loop
         v_made := v_made
             + pgqueue._make_partition('finished_tasks', 'finished_at', v_day)::int
-            + pgqueue._make_partition('executions', 'finished_at', v_day)::int
+            + pgqueue._make_partition('attempts', 'finished_at', v_day)::int
             + pgqueue._make_partition('task_logs', 'logged_at', v_day)::int;
     end loop;
     return v_made;
@@ -60,7 +60,7 @@ declare
     v_day text := to_char(p_at at time zone 'UTC', 'YYYYMMDD');
 begin
     if to_regclass('pgqueue.finished_tasks_' || v_day) is null
-    or to_regclass('pgqueue.executions_' || v_day) is null
+    or to_regclass('pgqueue.attempts_' || v_day) is null
     or to_regclass('pgqueue.task_logs_' || v_day) is null then
         perform pgqueue._make_partitions(1);
     end if;
@@ -84,11 +84,11 @@ begin
     execute format('select max(task_id) from pgqueue.%I', pgqueue._partition_name(p_table, p_day)) into v_last;
     if not coalesce(v_last >= p_first_live, false) then
         return false;
-    elsif p_table = 'executions' then
+    elsif p_table = 'attempts' then
         return exists (
             select from pgqueue.tasks t
             where t.attempt > 0
-            and exists (select from pgqueue.executions e where e.task_id = t.id and e.finished_at >= v_from and e.finished_at < v_to)
+            and exists (select from pgqueue.attempts a where a.task_id = t.id and a.finished_at >= v_from and a.finished_at < v_to)
         );
     end if;
     return exists (
@@ -98,7 +98,7 @@ begin
     );
 end $$;
 
-comment on function pgqueue._has_live(text, date, bigint) is 'Whether a day of executions or task_logs belongs to a task that is live.';
+comment on function pgqueue._has_live(text, date, bigint) is 'Whether a day of attempts or task_logs belongs to a task that is live.';
 
 -- The days that can go: first what is on its way out already, because a table can have only one such day, then
 -- the oldest. Whoever owns the tables detaches each first, which cannot be done inside a function: under a short
@@ -125,7 +125,7 @@ begin
     from (
         select c.oid, c.relname::text as name, p.parent, p.nr, to_date(substring(c.relname from '_([0-9]{8})$'), 'YYYYMMDD') as day
         from pg_catalog.pg_class c
-        join unnest(array['executions', 'task_logs', 'finished_tasks']) with ordinality as p (parent, nr)
+        join unnest(array['attempts', 'task_logs', 'finished_tasks']) with ordinality as p (parent, nr)
             on c.relname ~ ('^' || p.parent || '_[0-9]{8}$')
         where c.relnamespace = 'pgqueue'::regnamespace and c.relkind = 'r'
     ) d

@@ -165,13 +165,14 @@ begin
         returning p.task_id, pgqueue._progress_json(p) as progress
     ),
     executed as (
-        insert into pgqueue.executions (
+        insert into pgqueue.attempts (
             task_id, attempt, worker_id, started_at, finished_at, outcome, error_type, error_message, traceback
         )
         select
-            e.id, e.attempt, e.worker_id, e.handler_started_at, v_now, coalesce(e.failure ->> 'outcome', 'completed'),
+            e.id, e.attempt, e.worker_id, e.handler_started_at, v_now, e.failure ->> 'outcome',
             left(e.failure ->> 'error_type', 1000), left(e.failure ->> 'error_message', 65536), left(e.failure ->> 'traceback', 65536)
         from ended e
+        where e.verdict <> 'completed'
     ),
     recorded as (
         insert into pgqueue.finished_tasks (
@@ -202,7 +203,7 @@ begin
 end $$;
 
 comment on function pgqueue.finish(bigint[], int[], bigint[], jsonb[], jsonb[], boolean) is
-'Ends attempts: moves their tasks to finished_tasks or back to pending, writes executions; returns the ids it could not settle.';
+'Ends attempts: moves their tasks to finished_tasks or back to pending, records what did not complete; returns the ids it could not settle.';
 
 -- Locks the attempts that still run, in the order of their ids, so that two batches never deadlock. From
 -- here to the commit nobody else can change them.
@@ -272,7 +273,7 @@ begin
         and t.id = a.id
     ),
     executed as (
-        insert into pgqueue.executions (
+        insert into pgqueue.attempts (
             task_id, attempt, worker_id, started_at, finished_at, outcome, error_type, error_message, traceback
         )
         select

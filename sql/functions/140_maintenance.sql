@@ -194,7 +194,7 @@ begin
     into v_ids, v_finished_ats, v_created_at
     from pgqueue.finished_tasks f
     where f.id = any(p_ids) and f.finished_at between p_from and p_to;
-    delete from pgqueue.executions e where e.task_id = any(v_ids) and e.finished_at between v_created_at and p_to;
+    delete from pgqueue.attempts a where a.task_id = any(v_ids) and a.finished_at between v_created_at and p_to;
     delete from pgqueue.task_logs l where l.task_id = any(v_ids) and l.logged_at between v_created_at and p_to;
     return pgqueue._remove_finished(v_ids, v_finished_ats, true);
 end $$;

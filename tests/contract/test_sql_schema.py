@@ -177,7 +177,7 @@ class TestNames:
         ).fetchall()
         assert rows == [("bigint", "a")] * 2
 
-    @pytest.mark.parametrize("table", ["finished_tasks", "executions", "task_logs"])
+    @pytest.mark.parametrize("table", ["finished_tasks", "attempts", "task_logs"])
     def test_history_is_partitioned_by_day(self, conn: Connection, table: str) -> None:
         [strategy] = column(
             conn, "select partstrat::text from pg_partitioned_table where partrelid = %s::regclass", f"pgqueue.{table}"
@@ -240,7 +240,7 @@ class TestSettings:
 class TestSource:
     def test_dynamic_sql_is_for_partitions_only(self, path: Path) -> None:
         dynamic = re.findall(r"\bexecute\b(?!\s+(?:function|on)\b)", without_strings(path.read_text()), re.IGNORECASE)
-        assert not dynamic or path.name in {"020_partitions.sql", "grants.sql"}
+        assert not dynamic or path.name in {"020_partitions.sql", "0014_attempts.sql", "grants.sql"}
 
     def test_exceptions_are_caught_for_roles_only(self, path: Path) -> None:
         caught = re.findall(r"\bexception\s+when\b", without_strings(path.read_text()), re.IGNORECASE)

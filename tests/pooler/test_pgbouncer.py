@@ -105,7 +105,7 @@ def test_blocking_programs_work_too(pooled_dsn: str, dsn: str) -> None:
 def age(dsn: str) -> None:
     """Move all that ended into a day that is over."""
     with psycopg.connect(dsn, autocommit=True) as conn:
-        for table in ("finished_tasks", "executions"):
+        for table in ("finished_tasks", "attempts"):
             made = "select pgqueue._make_partition(%s, 'finished_at', (now() at time zone 'UTC')::date - 40)"
             conn.execute(made, (table,))
             moved = f"update pgqueue.{table} set finished_at = finished_at - interval '40 days'"

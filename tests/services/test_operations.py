@@ -255,7 +255,7 @@ def aged(engine: Engine, days: int, count: int) -> list[int]:
     ids = [engine.value("select pgqueue.submit('old')") for _ in range(count)]
     for task_id, attempt in engine.claim().items():
         engine.finish(task_id, attempt)
-    for table in ("finished_tasks", "executions"):
+    for table in ("finished_tasks", "attempts"):
         engine.run(
             "select pgqueue._make_partition(%s, 'finished_at', (now() at time zone 'UTC')::date - %s)", table, days
         )

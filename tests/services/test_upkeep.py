@@ -25,10 +25,10 @@ def aged(engine: Engine, days: int, count: int = 1, queue_name: str = "default")
     ids = [engine.value("select pgqueue.submit('old', p_queue_name => %s)", queue_name) for _ in range(count)]
     for task_id, attempt in engine.claim(queue_name=queue_name).items():
         engine.finish(task_id, attempt)
-    for table, column in (("finished_tasks", "finished_at"), ("executions", "finished_at"), ("task_logs", "logged_at")):
+    for table, column in (("finished_tasks", "finished_at"), ("attempts", "finished_at"), ("task_logs", "logged_at")):
         sql = "select pgqueue._make_partition(%s, %s, (now() at time zone 'UTC')::date - %s)"
         engine.run(sql, table, column, days)
-    for table, times in (("finished_tasks", ("created_at", "finished_at")), ("executions", ("finished_at",))):
+    for table, times in (("finished_tasks", ("created_at", "finished_at")), ("attempts", ("finished_at",))):
         moved = ", ".join(f"{name} = {name} - make_interval(days => {days})" for name in times)
         key = "id" if table == "finished_tasks" else "task_id"
         engine.run(f"update pgqueue.{table} set {moved} where {key} = any(%s)", ids)
@@ -36,7 +36,7 @@ def aged(engine: Engine, days: int, count: int = 1, queue_name: str = "default")
 
 
 def days_kept(engine: Engine) -> int:
-    sql = "select count(*) from pg_class where relname ~ '^(finished_tasks|executions|task_logs)_[0-9]{8}$'"
+    sql = "select count(*) from pg_class where relname ~ '^(finished_tasks|attempts|task_logs)_[0-9]{8}$'"
     return int(engine.value(sql + " and right(relname, 8) < to_char(now() at time zone 'UTC', 'YYYYMMDD')"))
 
 

@@ -361,7 +361,7 @@ def test_a_big_mixed_batch_adds_up(sql: Sql) -> None:
 
 
 class TestPartitions:
-    @pytest.mark.parametrize("partition", ["task_logs", "executions", "finished_tasks"])
+    @pytest.mark.parametrize("partition", ["task_logs", "attempts", "finished_tasks"])
     def test_a_finish_that_finds_none_makes_one(self, sql: Sql, partition: str) -> None:
         lease = start(sql)
         day = sql.value("select to_char(pgqueue._now() at time zone 'UTC', 'YYYYMMDD')")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from tests.sql.conftest import Clock, Lease, Sql
 
-PARTITIONED = ("executions", "finished_tasks", "task_logs")
+PARTITIONED = ("attempts", "finished_tasks", "task_logs")
 ATTACHED = """
 select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid
 where i.inhparent = format('pgqueue.%%I', %s::text)::regclass order by 1
@@ -70,19 +70,19 @@ class TestPartitions:
         sql.fold()
         rows = sql.rows("select * from pgqueue._partitions_before('2020-01-03 05:00+00')")
         assert [row["partition_name"] for row in rows] == [
-            f"{table}_2020010{day}" for day in (1, 2) for table in ("executions", "task_logs", "finished_tasks")
+            f"{table}_2020010{day}" for day in (1, 2) for table in ("attempts", "task_logs", "finished_tasks")
         ]
         assert {(row["is_attached"], row["is_detaching"]) for row in rows} == {(True, False)}
 
     def test_a_detached_day_is_still_listed(self, sql: Sql, clock: Clock) -> None:
         clock.set("2020-01-01 12:00+00")
         sql.rows("select pgqueue._make_partitions(0)")
-        sql.rows("alter table pgqueue.executions detach partition pgqueue.executions_20200101 concurrently")
+        sql.rows("alter table pgqueue.attempts detach partition pgqueue.attempts_20200101 concurrently")
         clock.advance(86_400)
         sql.fold()
         rows = sql.rows("select * from pgqueue._partitions_before('2020-01-02 00:00+00')")
         assert {row["partition_name"]: row["is_attached"] for row in rows} == {
-            "executions_20200101": False,
+            "attempts_20200101": False,
             "task_logs_20200101": True,
             "finished_tasks_20200101": True,
         }

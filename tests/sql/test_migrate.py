@@ -292,3 +292,42 @@ def test_a_server_that_is_too_old_is_refused(empty_dsn: str, root: Path, monkeyp
 def test_an_unreachable_database_is_said_to_be_so(root: Path) -> None:
     with pytest.raises(DatabaseUnavailable):
         schema.migrate(f"host={os.sep}nowhere", root)
+
+
+BEFORE_0014 = """
+create table pgqueue.finished_tasks_20300101 partition of pgqueue.finished_tasks
+    for values from ('2030-01-01 00:00+00') to ('2030-01-02 00:00+00');
+create table pgqueue.executions_20300101 partition of pgqueue.executions
+    for values from ('2030-01-01 00:00+00') to ('2030-01-02 00:00+00');
+create table pgqueue.executions_20200101 (like pgqueue.executions including all);
+insert into pgqueue.finished_tasks (
+    id, task_type, queue_name, priority, payload, status, max_retries, run_at, attempt, failures, crashes, worker_id,
+    created_at, started_at, finished_at
+)
+select
+    n, 'a', 'default', 5, '{}', case n when 1 then 'completed' else 'failed' end, 3, '2030-01-01', 2, 2, 0, 7,
+    '2030-01-01 10:00+00', '2030-01-01 11:00+00', '2030-01-01 12:00+00'
+from generate_series(1, 2) n;
+insert into pgqueue.executions (task_id, attempt, worker_id, started_at, finished_at, outcome, error_message) values
+    (1, 1, 6, '2030-01-01 10:00+00', '2030-01-01 10:30+00', 'failed', 'no'),
+    (1, 2, 7, '2030-01-01 11:00+00', '2030-01-01 12:00+00', 'completed', null),
+    (2, 1, 6, '2030-01-01 10:00+00', '2030-01-01 10:30+00', 'lost', null),
+    (2, 2, 7, '2030-01-01 11:00+00', '2030-01-01 12:00+00', 'failed', 'no');
+"""
+EXECUTIONS = "select array_agg(e::text order by e.task_id, e.attempt) from pgqueue.executions e"
+
+
+def test_an_upgrade_keeps_every_execution_once(empty_dsn: str, root: Path) -> None:
+    for path in (schema.sql_root() / "structure").iterdir():
+        if path.name < "0014":
+            shutil.copy(path, root / "structure")
+    (root / "structure" / "0001_things.sql").unlink()
+    schema.migrate(empty_dsn, root)
+    with psycopg.connect(empty_dsn, autocommit=True) as conn:
+        conn.execute(BEFORE_0014)
+    before = ask(empty_dsn, EXECUTIONS)
+    schema.migrate(empty_dsn)
+    assert ask(empty_dsn, EXECUTIONS) == before
+    assert ask(empty_dsn, "select count(*) from pgqueue.attempts") == 3
+    assert ask(empty_dsn, "select count(*) from pgqueue.get_executions(1)") == 2
+    assert ask(empty_dsn, "select count(*) from pg_class where relname ~ '^executions_'") == 0

@@ -51,7 +51,7 @@ declare
     v_table regclass;
 begin
     for v_table in select inhrelid from pg_inherits where inhparent in (
-        'pgqueue.finished_tasks'::regclass, 'pgqueue.executions'::regclass, 'pgqueue.task_logs'::regclass
+        'pgqueue.finished_tasks'::regclass, 'pgqueue.attempts'::regclass, 'pgqueue.task_logs'::regclass
     ) loop
         execute format('drop table %s', v_table);
     end loop;

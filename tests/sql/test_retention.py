@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 DAY = 86_400
 KEEP = ("30 days", "30 days", "30 days")
-TABLES = ("finished_tasks", "executions", "task_logs")
+TABLES = ("finished_tasks", "attempts", "task_logs")
 
 
 def start(sql: Sql, **options: Any) -> Lease:  # noqa: ANN401 - those of submit
@@ -180,7 +180,7 @@ class TestExpire:
         assert names(sql, "2030-01-30 12:00+00") == ["finished_tasks_20300101"]
         clock.advance(3 * DAY)
         assert names(sql, "2030-02-02 12:00+00") == [
-            "executions_20300101",
+            "attempts_20300101",
             "task_logs_20300101",
             "finished_tasks_20300101",
         ]
@@ -218,7 +218,7 @@ class TestDropping:
         sql.rows("set role pgqueue_admin")
         sql.refuses("42501", "drop table pgqueue.finished_tasks_20200101")
         assert sql.value("select pgqueue._drop_days('{finished_tasks_20200101}')") == 1
-        assert sql.value("select pgqueue._drop_days('{executions_20200101}')") == 0
+        assert sql.value("select pgqueue._drop_days('{attempts_20200101}')") == 0
         sql.rows("reset role")
         assert self.left(sql) == ["task_logs_20200101"]
 

@@ -90,7 +90,7 @@ def old_days(sql: Sql) -> None:
     for day in ("2024-03-01", "2024-03-02", "2024-03-03"):
         for table, column in (
             ("finished_tasks", "finished_at"),
-            ("executions", "finished_at"),
+            ("attempts", "finished_at"),
             ("task_logs", "logged_at"),
         ):
             sql.rows("select pgqueue._make_partition(%s, %s, %s::date)", table, column, day)
@@ -187,7 +187,7 @@ def test_a_reader_keeps_seeing_what_it_saw(sql: Sql, connect: Callable[[], Sql],
     "statement",
     [
         "drop table pgqueue.finished_tasks_20240301",
-        "alter table pgqueue.executions detach partition pgqueue.executions_20240301",
+        "alter table pgqueue.attempts detach partition pgqueue.attempts_20240301",
         "create table pgqueue.x partition of pgqueue.finished_tasks for values from ('2023-01-01') to ('2023-01-02')",
     ],
 )
