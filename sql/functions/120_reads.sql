@@ -558,6 +558,7 @@ comment on function pgqueue._check_limit(int) is 'Raises QU001 for a number of r
 
 create or replace function pgqueue.get_executions(p_id bigint) returns setof pgqueue.executions
 language plpgsql stable security definer set search_path = '' set jit = off set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
 as $$
 begin
     return query select e.* from pgqueue.executions e where e.task_id = p_id order by e.attempt, e.finished_at;
