@@ -66,7 +66,8 @@ select
     f.id, 1, f.worker_id, f.started_at, f.finished_at, f.status,
     case when f.error is not null then 'ValueError' end, f.error
 from pgqueue.finished_tasks f
-where f.finished_at >= %(day)s and f.finished_at < %(day)s::timestamptz + interval '24 hours' and f.status <> 'completed'
+where f.finished_at >= %(day)s and f.finished_at < %(day)s::timestamptz + interval '24 hours'
+and f.status <> 'completed'
 """
 LIVE = """
 insert into pgqueue.tasks (task_type, queue_name, priority, payload, run_at, user_id)

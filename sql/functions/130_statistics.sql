@@ -78,7 +78,8 @@ begin
     return v_found;
 end $$;
 
-comment on function pgqueue._percentiles(bigint[]) is 'Milliseconds that 50, 95 and 99 percent of a histogram (in the order of its bins) stay within, true to 5 percent; empty for an empty one.';
+comment on function pgqueue._percentiles(bigint[]) is
+'Milliseconds that 50, 95 and 99 percent of a histogram (in the order of its bins) stay within, true to 5 percent; empty for an empty one.';
 
 create or replace function pgqueue._floor(p_at timestamptz, p_step text) returns timestamptz
 language sql stable parallel safe

@@ -1,9 +1,8 @@
 -- What all queues and types did together is counted as well: a chart of everything then reads a few rows a
 -- minute, however many queues and types there are.
 
-alter table pgqueue.task_rollups
-    drop constraint task_rollups_step,
-    add constraint task_rollups_step check (step in ('minute', 'hour', 'day', 'all_minute', 'all_hour', 'all_day', 'total'));
+alter table pgqueue.task_rollups drop constraint task_rollups_step;
+alter table pgqueue.task_rollups add constraint task_rollups_step check (step in ('minute', 'hour', 'day', 'all_minute', 'all_hour', 'all_day', 'total'));
 
 comment on column pgqueue.task_rollups.step is 'minute, hour or day of a queue and type; all_minute, all_hour or all_day of all together; or total.';
 comment on column pgqueue.task_rollups.queue_name is 'The queue; empty for all.';
@@ -18,12 +17,12 @@ with summed as (
 bins as (
     select r.step, r.bucket, r.status, 'run' as part, u.entry & 511 as bin, sum(u.entry >> 9) as tasks
     from pgqueue.task_rollups r
-    cross join unnest(r.run_histogram) as u (entry)
+    cross join unnest(r.run_histogram) u (entry)
     group by 1, 2, 3, 5
     union all
     select r.step, r.bucket, r.status, 'wait', u.entry & 511, sum(u.entry >> 9)
     from pgqueue.task_rollups r
-    cross join unnest(r.wait_histogram) as u (entry)
+    cross join unnest(r.wait_histogram) u (entry)
     group by 1, 2, 3, 5
 ),
 histograms as (

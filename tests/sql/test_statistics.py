@@ -263,7 +263,11 @@ class TestExactness:
         finish_one(sql)
         clock.advance(1)
         sql.fold()
-        assert kept_steps(sql) == {"minute": 1, "hour": 2, "day": 2, "total": 1} | {"all_minute": 1, "all_hour": 2, "all_day": 2}
+        assert kept_steps(sql) == {"minute": 1, "hour": 2, "day": 2, "total": 1} | {
+            "all_minute": 1,
+            "all_hour": 2,
+            "all_day": 2,
+        }
         assert sql.row(WINDOW, "2030-01-01 12:05+00", "2030-01-01 12:15+00")["completed"] == 1
         assert sql.row(WINDOW, "2030-01-01 12:15+00", "2030-01-01 12:25+00")["completed"] == 0
         sql.rows("drop table pgqueue.finished_tasks_20300101")
