@@ -242,10 +242,13 @@ begin
     ) a
     order by a.id desc
     limit 1;
+    after_id := coalesce(after_id, 0);
+    before_id := coalesce(before_id, 1);
     while before_id - after_id > 1000 loop
         v_look := v_look + 1;
-        v_share := date_part('epoch', greatest(least(p_created_at, v_before_at), v_after_at) - v_after_at)
-            / nullif(date_part('epoch', v_before_at - v_after_at), 0);
+        -- Of each moment, because some may be infinite.
+        v_share := (date_part('epoch', greatest(least(p_created_at, v_before_at), v_after_at)) - date_part('epoch', v_after_at))
+            / nullif(date_part('epoch', v_before_at) - date_part('epoch', v_after_at), 0);
         v_share := case v_look % 3 when 1 then v_share - 0.005 when 2 then v_share + 0.005 end;
         v_middle := after_id + greatest(1, least(floor(coalesce(v_share, 0.5) * (before_id - after_id)), before_id - after_id - 1))::bigint;
         select a.id, a.created_at into v_id, v_created_at

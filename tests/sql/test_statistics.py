@@ -761,3 +761,36 @@ def test_no_read_goes_through_all_of_history(sql: Sql, query: str) -> None:
         sql.rows(query)
     big = {name for name in plans.sequential() if name.startswith(("finished_tasks", "tasks", "task_rollups"))}
     assert big == set(), query
+
+
+PACES = {
+    "even": "n * interval '1 second'",
+    "all at once": "interval '1 second'",
+    "a rush after a pause": "n * interval '1 second' + (n > 4000)::int * interval '300 days'",
+    "ever faster": "interval '1 day' * ln(n)",
+    "ever slower": "interval '1 ms' * n * n",
+}
+SOME_ENDLESS = """
+update pgqueue.tasks t set created_at = case when t.id = m.first then '-infinity' else 'infinity' end::timestamptz
+from (select min(id) as first, max(id) as last from pgqueue.tasks) m
+where t.id in (m.first, m.last)
+"""
+CREATED = "select id from pgqueue.tasks where created_at >= %s and created_at < %s order by id desc limit 100"
+LISTED = "select id from pgqueue.list_tasks(p_created_from => %s, p_created_to => %s, p_limit => 100)"
+
+
+@pytest.mark.parametrize("pace", PACES)
+def test_a_window_of_creation_holds_what_was_created_in_it(sql: Sql, pace: str) -> None:
+    """However unevenly ids came, and also where the first and the last moment are infinite."""
+    sql.rows(
+        "insert into pgqueue.tasks (task_type, created_at)"
+        f" select 'a', timestamptz '2030-01-01 00:00+00' + {PACES[pace]} from generate_series(1, 5000) n"
+    )
+    moments = sql.column("select created_at from pgqueue.tasks order by id")
+    chosen = random.Random(pace)  # noqa: S311 - repeatable
+    for nr in range(40):
+        if nr == 20:
+            sql.rows(SOME_ENDLESS)
+        window = sorted(chosen.choices(moments, k=2))
+        assert sql.column(LISTED, *window) == sql.column(CREATED, *window)
+    assert len(sql.column(LISTED, "-infinity", "infinity")) == 100
