@@ -110,6 +110,7 @@ comment on function pgqueue._handler_started(timestamptz, timestamptz, bigint) i
 -- (failed, timed_out, cancelled, lost, released, snoozed), permanent, delay, retry, error_type, error_message,
 -- traceback. Returns the ids it did not settle: their lease is lost, or (unless p_wait) somebody else holds
 -- the row at this moment. An attempt that is given twice ends as it was given first.
+-- A completed task tells its attempt by itself (pgqueue.executions); what else an attempt came to is a row of attempts.
 -- Lock order: tasks by id, then their progress; history tables only grow.
 create or replace function pgqueue.finish(
     p_ids bigint[],

@@ -375,8 +375,8 @@ comment on function pgqueue._summarize_finished() is 'Lets the index of ends kno
 
 -- What ended in a window, as rollups say it. Whole days, hours and minutes come from rollups; what is cut off
 -- at its ends, and what ended after the mark, from the rows. Where the rows of a minute (of an hour, of a day,
--- where nothing finer is kept) were removed, it counts as a whole if the window cuts it. Without p_is_split no
--- names are told: of rollups those of all together are read.
+-- where nothing finer is kept) were removed, it counts as a whole if the window cuts it. Without p_is_split
+-- rollups of all together are read, and names say nothing.
 drop function if exists pgqueue._ended(timestamptz, timestamptz, text, text, text);
 create or replace function pgqueue._ended(
     p_from timestamptz, p_to timestamptz, p_step text, p_queue_name text default null, p_task_type text default null, p_is_split boolean default true

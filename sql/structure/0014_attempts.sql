@@ -2,30 +2,14 @@
 -- the others have rows of their own, and pgqueue.executions, now a view, shows both (docs/decisions/0020).
 
 create table pgqueue.attempts (
-    task_id bigint not null,
-    attempt int not null,
-    worker_id bigint,
-    started_at timestamptz not null,
-    finished_at timestamptz not null,
-    outcome text not null,
-    error_type text,
-    error_message text,
-    traceback text,
+    like pgqueue.executions including comments,
     constraint attempts_outcome check (outcome in ('failed', 'timed_out', 'cancelled', 'lost', 'released', 'snoozed'))
 ) partition by range (finished_at);
 
 create index attempts_task on pgqueue.attempts (task_id, attempt);
 
 comment on table pgqueue.attempts is 'One row an ended attempt that did not complete its task, by day; executions has all.';
-comment on column pgqueue.attempts.task_id is 'The task.';
-comment on column pgqueue.attempts.attempt is 'Which attempt; with task_id the lease it held.';
-comment on column pgqueue.attempts.worker_id is 'Who ran it.';
-comment on column pgqueue.attempts.started_at is 'When its handler started.';
-comment on column pgqueue.attempts.finished_at is 'When its end was recorded.';
 comment on column pgqueue.attempts.outcome is 'failed, timed_out, cancelled, lost (with its worker), released (by a stopping worker) or snoozed.';
-comment on column pgqueue.attempts.error_type is 'The class of the error.';
-comment on column pgqueue.attempts.error_message is 'Its message, at most 64 KiB.';
-comment on column pgqueue.attempts.traceback is 'Where it was raised, at most 64 KiB.';
 
 do $$
 declare

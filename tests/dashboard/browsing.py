@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from tests.polling import poll
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -24,11 +26,7 @@ AXE = (HERE / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
 
 def wait_for(condition: Callable[[], T]) -> T:
     """Return what a condition says as soon as it says something; fail after a deadline."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "the condition never held"
-        time.sleep(0.02)
-    return found
+    return poll(condition, deadline_s=DEADLINE_S)
 
 
 class Program:
