@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import time
 import uuid
 import weakref
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
+import psycopg
 import structlog
 from psycopg import sql
 
@@ -25,9 +25,7 @@ from pgqueue.errors import DatabaseUnavailable, PgqueueError
 from pgqueue.models import Event
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
-
-    import psycopg
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
 __all__ = [
     "EVENTS",
@@ -68,7 +66,7 @@ class Hub:
         self._probe_channel = "pgqueue_probe_" + self._hub_id.replace("-", "")
         self._callbacks: defaultdict[str, list[Callable[[str], None]]] = defaultdict(list)
         self._on_reconnect: list[Callable[[], None]] = []
-        self._heard = asyncio.Event()
+        self._word: asyncio.Future[psycopg.Error | None]
         self._first_try = asyncio.Event()
         self._followers: defaultdict[Key, set[Subscription]] = defaultdict(set)
         self._registering = asyncio.Lock()
@@ -209,23 +207,64 @@ class Hub:
             async with conn:
                 for channel in (*CHANNELS, self._probe_channel):
                     await conn.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
-                while True:
-                    await self._prove(conn)
-                    await self._receive(conn, PROBE_S)
+                with self._reading(conn):
+                    while True:
+                        await self._prove()
+                        await self._hear(PROBE_S)
 
-    async def _prove(self, conn: psycopg.AsyncConnection[Any]) -> None:
+    @contextlib.contextmanager
+    def _reading(self, conn: psycopg.AsyncConnection[Any]) -> Iterator[None]:
+        """Pass on what arrives, as it arrives: the loop itself reads it, no task is woken to do so.
+
+        A connection that breaks is closed at once, and the number of its file may be another's soon after.
+        """
+        loop = asyncio.get_running_loop()
+        encoding, file = conn.info.encoding, conn.fileno()
+
+        def read() -> None:
+            try:
+                conn.pgconn.consume_input()
+            except psycopg.OperationalError as error:
+                loop.remove_reader(file)
+                self._tell(error)
+                return
+            while (notify := conn.pgconn.notifies()) is not None:
+                self._on_notify(notify.relname.decode(encoding), notify.extra.decode(encoding, "replace"))
+
+        self._word = loop.create_future()
+        conn.add_notify_handler(lambda notify: self._on_notify(notify.channel, notify.payload))
+        loop.add_reader(file, read)
+        try:
+            yield
+        finally:
+            if not conn.closed:
+                loop.remove_reader(file)
+
+    async def _prove(self) -> None:
         """Send a word to oneself and hear it. Raises DatabaseUnavailable when it does not come back."""
-        self._heard.clear()
         await self._database.run(calls.notify(self._probe_channel, "probe"))
-        deadline = time.monotonic() + PROBE_ANSWER_S
-        while not self._heard.is_set():
-            if time.monotonic() > deadline:
-                msg = "LISTEN does not get through; a transaction pooler may stand between"
-                raise DatabaseUnavailable(msg, hint=NO_LISTEN_HINT)
-            async for notify in conn.notifies(timeout=0.1, stop_after=1):
-                self._on_notify(notify)
+        if not await self._hear(PROBE_ANSWER_S):
+            msg = "LISTEN does not get through; a transaction pooler may stand between"
+            raise DatabaseUnavailable(msg, hint=NO_LISTEN_HINT)
         if not self.is_alive:
             await self._begin_anew()
+
+    async def _hear(self, seconds: float) -> bool:
+        """Wait for the word to oneself; False where it does not come. Raises where the connection breaks."""
+        try:
+            async with asyncio.timeout(seconds):
+                error = await self._word
+        except TimeoutError:
+            return False
+        finally:
+            self._word = asyncio.get_running_loop().create_future()
+        if error is not None:
+            raise error
+        return True
+
+    def _tell(self, error: psycopg.Error | None) -> None:
+        if not self._word.done():
+            self._word.set_result(error)
 
     async def _begin_anew(self) -> None:
         """Listening began: what is followed is registered again before anybody is told."""
@@ -237,17 +276,12 @@ class Hub:
             _guarded(callback)
         self._wake_followers()
 
-    async def _receive(self, conn: psycopg.AsyncConnection[Any], seconds: float) -> None:
-        """Pass on what comes in within so many seconds, as it arrives."""
-        async for notify in conn.notifies(timeout=seconds):
-            self._on_notify(notify)
-
-    def _on_notify(self, notify: psycopg.Notify) -> None:
-        if notify.channel == self._probe_channel:
-            self._heard.set()
+    def _on_notify(self, channel: str, payload: str) -> None:
+        if channel == self._probe_channel:
+            self._tell(None)
             return
-        for callback in list(self._callbacks[notify.channel]):
-            _guarded(callback, notify.payload)
+        for callback in list(self._callbacks[channel]):
+            _guarded(callback, payload)
 
     def _dispatch(self, payload: str) -> None:
         """Hand events to those who follow their task, their queue or everything: the others cost nothing."""

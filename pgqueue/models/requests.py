@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import get_args
 
 import msgspec
 
 from pgqueue.errors import InvalidInput
-from pgqueue.models.encoding import MOST_BYTES, MOST_ID, SUSPECT, check_number, check_text, check_time, encode_payload
+from pgqueue.models.encoding import (
+    MOST_BYTES,
+    MOST_ID,
+    check_number,
+    check_text,
+    check_time,
+    encode_payload,
+    is_suspect,
+)
 from pgqueue.models.structs import OnConflict, Priority, TaskRequest
 
 __all__ = ["check_request", "encode_request"]
@@ -27,10 +34,12 @@ def encode_request(request: TaskRequest) -> bytes:
     """
     check_request(request)
     if request.metadata is None:
-        with contextlib.suppress(TypeError, ValueError, RecursionError, msgspec.MsgspecError):
+        try:
             encoded = msgspec.json.encode(request)
-            if len(encoded) <= MOST_BYTES and not SUSPECT.search(encoded):
-                return encoded
+        except (TypeError, ValueError, RecursionError, msgspec.MsgspecError):
+            encoded = b"null"
+        if len(encoded) <= MOST_BYTES and not is_suspect(encoded):
+            return encoded
     row = msgspec.structs.asdict(request) | {"payload": msgspec.Raw(encode_payload(request.payload).encode())}
     if request.metadata is not None:
         row["metadata"] = msgspec.Raw(encode_payload(request.metadata, "metadata").encode())

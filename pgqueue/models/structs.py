@@ -48,8 +48,11 @@ class Priority(enum.IntEnum):
     URGENT = 20
 
 
-class TaskRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What to run. `timeout` in seconds; `run_at` with a time zone, None for now."""
+class TaskRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    """What to run. `timeout` in seconds; `run_at` with a time zone, None for now.
+
+    The garbage collector passes it by (`gc=False`): a bulk submit makes thousands, and none is part of a cycle.
+    """
 
     task_type: str
     queue_name: str = "default"

@@ -47,7 +47,7 @@ __all__ = [
 
 B = TypeVar("B", bound=TaskRecord)
 T = TypeVar("T")
-CHUNK_TASKS = 2_500
+CHUNK_TASKS = 1_000
 CHUNK_BYTES = 8_000_000
 MOST_PAGE = 1000
 FIELDS = TaskRecord.__struct_fields__

@@ -6,7 +6,7 @@ ended.) When a
 claim comes back short, the watch takes over: it looks again, attends for some milliseconds while tasks
 come fast, and then sleeps until it is woken, by the steps that engine and tests call the sleeper's
 protocol: say `waiting` and commit; take a fence in a new transaction; look until the fence is clear;
-look once more; sleep.
+look once more; sleep. While its word stands, it looks once each time it is woken.
 """
 
 from __future__ import annotations
@@ -72,8 +72,9 @@ class QueueLoop:
         self._turn = asyncio.Lock()
         self._resized = asyncio.Event()
         self._load = asyncio.Event()
-        self._changed = asyncio.Event()
+        self._woken = asyncio.Event()
         self._attending: bool | None = None
+        self._fence = ""
         self._heat = 0.0
         self._heated_at = 0.0
         self._floored_at = 0.0
@@ -108,8 +109,6 @@ class QueueLoop:
         self._ended.append(attempt)
         if not self._load.is_set():
             self._load.set()
-        if not self._changed.is_set():
-            self._changed.set()
 
     def dropped(self, attempt: Attempt) -> None:
         """A handler ended whose attempt has no lease any more: its slot is free, there is nothing to settle."""
@@ -141,7 +140,7 @@ class QueueLoop:
         self._sweep_owed = True
         self._resized.set()
         self._load.set()
-        self._changed.set()
+        self._woken.set()
 
     # Under load
 
@@ -254,9 +253,10 @@ class QueueLoop:
 
     def _take_ended(self) -> list[Attempt]:
         ended, self._ended = self._ended, []
-        if ended:
-            self.held -= len(ended)
-            self._changed.set()
+        was_full = self.room <= 0
+        self.held -= len(ended)
+        if ended and (was_full or not (self.held or self._sweep_owed)):
+            self._woken.set()
         return ended
 
     def _undo(self, ended: list[Attempt], asked: int, claim_no: int, done: list[int]) -> None:
@@ -284,7 +284,7 @@ class QueueLoop:
         if self._more:
             self._load.set()
         elif was_more:
-            self._changed.set()
+            self._woken.set()
 
     def _current_heat(self, now: float) -> float:
         return self._heat * math.exp((self._heated_at - now) / HEAT_S)
@@ -296,30 +296,27 @@ class QueueLoop:
             try:
                 await self._look()
             except DatabaseUnavailable as error:
-                self._attending = None
+                self._attending, self._fence = None, ""
                 await self._session.wait_for_database(error)
             except PgqueueError as error:
                 log.warning("a look at the queue failed", queue=self.name, error=str(error))
                 await asyncio.sleep(SWEEP_S)
 
     async def _look(self) -> None:
+        self._woken.clear()
         if self.room <= 0 and not self._session.takes_nothing:
             await self._stay_full()
         elif self._session.takes_nothing or self._more:
-            self._changed.clear()
             if self._session.is_paused:
                 await self._say(attending=None)
             await self._wait(SWEEP_S)
-        elif (
-            not await self._exchange_or_wait(SWEEP if time.monotonic() >= self._sweep_at else FLOOR) and not self._more
-        ):
-            await self._rest()
+        else:
+            got = await self._exchange_or_wait(SWEEP if time.monotonic() >= self._sweep_at else FLOOR)
+            if (self._fence or not got) and not self._more:
+                await self._rest()
 
     async def _stay_full(self) -> None:
         """One who attended and stays full hands over to those who sleep."""
-        self._changed.clear()
-        if self.room > 0:
-            return
         if self.slots == 0:
             self._session.note_idle(self)
         if self._attending and not await self._wait(FULL_S):
@@ -331,7 +328,6 @@ class QueueLoop:
     async def _rest(self) -> None:
         if self._current_heat(time.monotonic()) >= HOT:
             await self._say(attending=True)
-            self._changed.clear()
             await self._wait(ATTEND_S)
         elif self._session.hub.is_alive:
             await self._sleep()
@@ -341,31 +337,29 @@ class QueueLoop:
     async def _poll(self) -> None:
         """Without LISTEN: look every so often, from the start."""
         await self._say(attending=None)
-        self._changed.clear()
         self._session.note_idle(self)
         await self._wait(min(self._session.settings.poll_s, SWEEP_S / 4))
         self._sweep_at = 0.0
 
     async def _sleep(self) -> None:
-        await self._say(attending=False)
-        fence = await self._ask(calls.fence())
+        """Once the fence is clear, whoever submits wakes."""
         pause = 0.005
-        while True:
-            self._changed.clear()
-            idle = await self._ask(calls.idle(self.name, fence))
-            got = await self._exchange_or_wait(self._last_behind())
-            if got or self._session.takes_nothing:
-                return
-            if idle.is_clear:
-                await self._wait_until(idle.due_in)
-                return
-            if await self._wait(pause):
-                return
-            pause = min(0.25, pause * 2)
+        if not self._fence:
+            await self._say(attending=False)
+            fence = await self._ask(calls.fence())
+            while not (await self._ask(calls.idle(self.name, fence))).is_clear:
+                if await self._look_once_more() or await self._wait(pause):
+                    return
+                pause = min(0.25, pause * 2)
+            self._fence = fence
+        if not await self._look_once_more():
+            idle = await self._ask(calls.idle(self.name, self._fence))
+            await self._wait_until(idle.due_in)
 
-    def _last_behind(self) -> str | None:
-        """A last look goes from the start, unless that was dear the last time."""
-        return SWEEP if self._sweep_cost < CHEAP_S or time.monotonic() >= self._sweep_at else FLOOR
+    async def _look_once_more(self) -> bool:
+        """From the start, unless that was dear the last time. Whether there is more to do than to sleep."""
+        is_cheap = self._sweep_cost < CHEAP_S or time.monotonic() >= self._sweep_at
+        return await self._exchange_or_wait(SWEEP if is_cheap else FLOOR) > 0 or self._session.takes_nothing
 
     async def _wait_until(self, due_in: float | None) -> None:
         """Sleep until woken, the next task is due, a sweep is owed, or the safety poll."""
@@ -381,6 +375,7 @@ class QueueLoop:
 
     async def _say(self, *, attending: bool | None) -> None:
         if self._attending is not attending:
+            self._fence = ""
             await self._ask(calls.set_wait(self._session.worker_id, self.name, attending))
             self._attending = attending
 
@@ -389,12 +384,12 @@ class QueueLoop:
             return await self._session.database.run(call, conn=conn)
 
     async def _wait(self, seconds: float) -> bool:
-        """Wait for a change; False if the time ran out."""
-        if self._changed.is_set():
+        """Wait until woken; False if the time ran out."""
+        if self._woken.is_set():
             return True
         try:
             async with asyncio.timeout(max(seconds, 0)):
-                await self._changed.wait()
+                await self._woken.wait()
         except TimeoutError:
             return False
         return True

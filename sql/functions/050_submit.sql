@@ -29,8 +29,9 @@ begin
     if not v_has_lane then
         insert into pgqueue.lanes (queue_name, rank) values (new.queue_name, new.rank);
     end if;
+    -- This is what _wake does, which would look once more.
     if v_all_sleep or current_setting('transaction_isolation') <> 'read committed' then
-        perform pgqueue._wake(new.queue_name);
+        perform pgqueue._notify('pgqueue_wake', new.queue_name);
     end if;
     return null;
 end $$;
@@ -41,7 +42,7 @@ comment on function pgqueue._task_inserted() is 'Checks parent, queue and capaci
 -- insert but not update, so none of them can switch the checks off.
 create or replace trigger tasks_inserted after insert on pgqueue.tasks
 for each row when (
-    current_setting('pgqueue.in_bulk', true) is distinct from 'on' or not has_table_privilege('pgqueue.tasks', 'update')
+    current_setting('pgqueue.in_bulk', true) is distinct from 'on' or not has_table_privilege('pgqueue.tasks'::regclass, 'update')
 )
 execute function pgqueue._task_inserted();
 

@@ -122,6 +122,11 @@ def insert(sql: Sql) -> int:
     return int(sql.value("insert into pgqueue.tasks (task_type) values ('work') returning id"))
 
 
+def insert_many(sql: Sql) -> None:
+    """Submit two tasks by one call."""
+    sql.rows("select * from pgqueue.submit_many(%s)", Jsonb([{"task_type": "a"}] * 2))
+
+
 def attend(sql: Sql) -> int:
     worker = sql.worker(QUEUE)
     sql.rows("select pgqueue.set_wait(%s, %s, true)", worker, QUEUE)
@@ -200,17 +205,22 @@ class TestAnInserterWithAnOlderSnapshot:
 
     WAKE_ALWAYS = "current_setting('transaction_isolation')"
 
-    def play_isolated(self, sleeper: Sleeper, inserter: Sql, level: str) -> bool:
+    def play_isolated(
+        self, sleeper: Sleeper, inserter: Sql, level: str, submit: Callable[[Sql], object] = insert
+    ) -> bool:
         inserter.rows(f"begin isolation level {level}")
         inserter.rows("select 1")
         sleeper.fall_asleep()
-        insert(inserter)
+        submit(inserter)
         inserter.rows("commit")
         return sleeper.learns_of_it()
 
+    @pytest.mark.parametrize("submit", [insert, insert_many])
     @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
-    def test_under_stricter_isolation_it_always_notifies(self, connect: Callable[[], Sql], level: str) -> None:
-        assert self.play_isolated(Sleeper(connect()), connect(), level)
+    def test_under_stricter_isolation_it_always_notifies(
+        self, connect: Callable[[], Sql], level: str, submit: Callable[[Sql], object]
+    ) -> None:
+        assert self.play_isolated(Sleeper(connect()), connect(), level, submit)
 
     @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
     def test_even_when_nobody_waits(self, sql: Sql, connect: Callable[[], Sql], level: str) -> None:
@@ -238,9 +248,12 @@ class TestAnInserterWithAnOlderSnapshot:
         sql.rows("commit")
         assert ear.notifications() == [("pgqueue_wake", QUEUE)]
 
-    def test_without_that_the_wake_up_is_lost(self, sql: Sql, connect: Callable[[], Sql]) -> None:
-        replace_in_function(sql, "pgqueue._wake", self.WAKE_ALWAYS, "'read committed'")
-        assert not self.play_isolated(Sleeper(connect()), connect(), "repeatable read")
+    @pytest.mark.parametrize(("function", "submit"), [("_task_inserted", insert), ("_wake", insert_many)])
+    def test_without_that_the_wake_up_is_lost(
+        self, sql: Sql, connect: Callable[[], Sql], function: str, submit: Callable[[Sql], object]
+    ) -> None:
+        replace_in_function(sql, f"pgqueue.{function}", self.WAKE_ALWAYS, "'read committed'")
+        assert not self.play_isolated(Sleeper(connect()), connect(), "repeatable read", submit)
 
     def play_slow_statement(
         self, gate: Sql, sleeper: Sleeper, inserter: Sql, background: Callable[..., object]

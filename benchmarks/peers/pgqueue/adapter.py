@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -94,10 +95,12 @@ class Pgqueue(Adapter):
         await asyncio.to_thread(schema.migrate, self.dsn)
 
     async def work(self, profile: str, meter: Meter) -> None:
-        """Run a worker with the slots of the profile."""
+        """Run a worker with the slots of the profile; as in pgqueue-worker, the collector passes the imports by."""
         service = self._service(meter)
         slots = SLOTS[profile]
         async with service.db:
+            gc.collect()
+            gc.freeze()
             await service.start(queues=None if slots is None else {"default": slots}, handle_signals=False)
 
     async def open(self, clients: int) -> None:
