@@ -84,6 +84,7 @@ def flow(  # noqa: PLR0913 - the knobs of a flow
 
     Half warm, all tables are analyzed: plans made for empty ones would last until autovacuum comes by.
     Without a rate it submits while fewer than IN_FLIGHT tasks are under way; `every_second` is given the database.
+    Where there will be more tasks than a meter has room for, the tasks of every second, third … call are samples.
     """
     with contextlib.ExitStack() as stack:
         database = stack.enter_context(bench.database(peer))
@@ -92,10 +93,12 @@ def flow(  # noqa: PLR0913 - the knobs of a flow
         bench.wait_for(lambda: sum(worker.reading().ran for worker in started) >= 1, started[0])
         if pinned:
             stack.enter_context(bench.pin(database))
-        began = time.time() + max(0.3, seconds / 10)
+        warm = max(0.3, seconds / 10)
+        began = time.time() + warm
         result = Flow(began, began + seconds)
         most = min(IN_FLIGHT, 5 * peer.speed)
-        Drive(result, started, submitter, rate=rate, call=call or CALL, most=most).go(
+        stamp_every = math.ceil((rate or 1) * (warm + seconds) / meter.ROOM)
+        Drive(result, started, submitter, rate=rate, call=call or CALL, most=most, stamp_every=stamp_every).go(
             lambda: bench.server.execute("analyze", database=database),
             lambda: every_second(database) if every_second else None,
         )
@@ -115,6 +118,7 @@ class Drive:
         rate: float | None,
         call: int,
         most: int,
+        stamp_every: int,
     ) -> None:
         self._result = result
         self._workers = workers
@@ -122,6 +126,8 @@ class Drive:
         self._rate = rate
         self._call = call
         self._most = most
+        self._stamp_every = stamp_every
+        self._calls = 0
         self._submitted = 1
         self._begun = time.time()
 
@@ -148,7 +154,9 @@ class Drive:
     def _order(self, now: float) -> None:
         """Keep two orders open, or one where a rate is given: then a call's time has no waiting in it."""
         if self._submitter.open_orders < (OPEN_ORDERS if self._rate is None else 1) and self._due(now):
-            self._submitter.ask("bulk", n=self._call, size=self._call, stamp=True)
+            stamp = self._calls % self._stamp_every == 0
+            self._submitter.ask("bulk", n=self._call, size=self._call, stamp=stamp)
+            self._calls += 1
             self._submitted += self._call
         if self._submitter.open_orders:
             answered = self._submitter.answers(STEP_S)

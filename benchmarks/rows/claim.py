@@ -35,6 +35,7 @@ def fill(bench: Bench, database: str, count: int, queues: int = 1, priorities: i
         with conn.transaction():
             conn.execute("set local pgqueue.in_bulk = 'on'")
             conn.execute(FILL, (queues, queues, priorities, count))
+            conn.execute("insert into pgqueue.lanes select distinct t.queue_name, t.rank from pgqueue.tasks t")
     bench.server.settle(database)
 
 
@@ -58,8 +59,9 @@ def _claims(conn: psycopg.Connection[Any], behind: str | None, queues: int) -> f
         began = time.perf_counter()
         rows = conn.execute(calls.CLAIM, (*(row or ()), queue, CLAIM, number, *cursor, behind, [])).fetchall()
         took.append((time.perf_counter() - began) * 1000)
-        if rows:
-            cursors[queue] = ([rows[-1][2]], [rows[-1][3]], [rows[-1][0]])
+        if len(rows) != CLAIM:
+            raise RuntimeError(f"a claim of {CLAIM} beside more tasks than that brought {len(rows)}")
+        cursors[queue] = ([rows[-1][2]], [rows[-1][3]], [rows[-1][0]])
     return percentile(took, 50)
 
 

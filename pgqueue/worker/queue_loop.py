@@ -385,8 +385,6 @@ class QueueLoop:
 
     async def _wait(self, seconds: float) -> bool:
         """Wait until woken; False if the time ran out."""
-        if self._woken.is_set():
-            return True
         try:
             async with asyncio.timeout(max(seconds, 0)):
                 await self._woken.wait()
