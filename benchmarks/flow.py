@@ -127,7 +127,6 @@ class Drive:
         self._call = call
         self._most = most
         self._stamp_every = stamp_every
-        self._calls = 0
         self._submitted = 1
         self._begun = time.time()
 
@@ -154,9 +153,8 @@ class Drive:
     def _order(self, now: float) -> None:
         """Keep two orders open, or one where a rate is given: then a call's time has no waiting in it."""
         if self._submitter.open_orders < (OPEN_ORDERS if self._rate is None else 1) and self._due(now):
-            stamp = self._calls % self._stamp_every == 0
+            stamp = self._submitted // self._call % self._stamp_every == 0
             self._submitter.ask("bulk", n=self._call, size=self._call, stamp=stamp)
-            self._calls += 1
             self._submitted += self._call
         if self._submitter.open_orders:
             answered = self._submitter.answers(STEP_S)

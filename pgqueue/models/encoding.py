@@ -22,7 +22,7 @@ MOST_DEPTH = 500
 LONGEST = timedelta(days=365_000)
 PLAIN_HINT = "use dicts, lists, text, numbers, booleans and None"
 NUMBER_AS_KEY = re.compile(rb'"(?<=[{,]")(?:-?[0-9]|nan|inf|-inf)')
-"""Begins with a byte of its own, which the search then leaps to: six times as fast through a text of a kilobyte."""
+"""Begins with a plain quote, so that the search leaps from one to the next: six times as fast through a kilobyte."""
 
 
 def encode_payload(value: object, name: str = "payload") -> str:

@@ -37,8 +37,8 @@ def encode_request(request: TaskRequest) -> bytes:
         try:
             encoded = msgspec.json.encode(request)
         except (TypeError, ValueError, RecursionError, msgspec.MsgspecError):
-            encoded = b"null"
-        if len(encoded) <= MOST_BYTES and not is_suspect(encoded):
+            encoded = b""  # what is wrong, and where, is said below
+        if encoded and len(encoded) <= MOST_BYTES and not is_suspect(encoded):
             return encoded
     row = msgspec.structs.asdict(request) | {"payload": msgspec.Raw(encode_payload(request.payload).encode())}
     if request.metadata is not None:
