@@ -46,6 +46,7 @@ from pgqueue_reader, pgqueue_worker, pgqueue_admin;
 grant execute on function
 pgqueue._now(),
 pgqueue._partition_name(text, date),
+pgqueue._lanes(text),
 pgqueue._live_counts(text, int),
 pgqueue._keeps(interval, interval, interval),
 pgqueue._days_overdue(interval),

@@ -204,7 +204,7 @@ class QueueStats(msgspec.Struct, frozen=True):
     paused: bool
     oldest_pending_age_s: float
     counted_at: Moment | None = None
-    """Where more than 10,000 wait: when they were counted; None where the figures are of now."""
+    """Where more than 10,000 wait, or an old snapshot is held: when maintenance counted; None where all is of now."""
 
 
 class TaskStatistics(msgspec.Struct, frozen=True):

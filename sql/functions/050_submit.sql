@@ -23,11 +23,11 @@ begin
     if not found then
         perform pgqueue._queue_not_found(new.queue_name);
     end if;
-    if v_capacity is not null then
-        perform pgqueue._check_capacity(new.queue_name, v_capacity);
-    end if;
     if not v_has_lane then
         insert into pgqueue.lanes (queue_name, rank) values (new.queue_name, new.rank);
+    end if;
+    if v_capacity is not null then
+        perform pgqueue._check_capacity(new.queue_name, v_capacity);
     end if;
     -- This is what _wake does, which would look once more.
     if v_all_sleep or current_setting('transaction_isolation') <> 'read committed' then
@@ -36,7 +36,7 @@ begin
     return null;
 end $$;
 
-comment on function pgqueue._task_inserted() is 'Checks parent, queue and capacity, notes the lane, wakes.';
+comment on function pgqueue._task_inserted() is 'Checks parent and queue, notes the lane, checks the capacity, wakes.';
 
 -- submit_many does all this once for its rows and says so. Only the owner's word counts: the roles may
 -- insert but not update, so none of them can switch the checks off.
@@ -91,7 +91,7 @@ end $$;
 
 comment on function pgqueue._queue_not_found(text) is 'Raises QU101.';
 
--- Waiting tasks of a queue, counted on the lane index (and that of the blocked) up to p_most; a longer
+-- Waiting tasks of a queue, counted lane by lane (and those that are blocked) up to p_most; a longer
 -- queue has the figure that maintenance counted last.
 create or replace function pgqueue._count_waiting(p_queue_name text, p_most int default 10000) returns bigint
 language plpgsql stable
@@ -102,7 +102,17 @@ declare
 begin
     select count(*) into v_count
     from (
-        (select from pgqueue.tasks t where t.queue_name = p_queue_name and t.waits_for = 0 and t.status <> 'running' limit p_most)
+        (
+            select
+            from pgqueue._lanes(p_queue_name) l
+            cross join lateral (
+                select
+                from pgqueue.tasks t
+                where t.queue_name = p_queue_name and t.rank = l.rank and t.waits_for = 0 and t.run_at >= l.due_from and t.status <> 'running'
+                limit p_most
+            ) here
+            limit p_most
+        )
         union all
         (select from pgqueue.tasks t where t.queue_name = p_queue_name and t.waits_for > 0 limit p_most)
         limit p_most
@@ -423,16 +433,16 @@ begin
     if not found then
         perform pgqueue._queue_not_found(p_queue_name);
     end if;
-    if v_capacity is not null then
-        perform pgqueue._check_capacity(p_queue_name, v_capacity);
-    end if;
     insert into pgqueue.lanes (queue_name, rank)
     select p_queue_name, -p_priority
     where not exists (select from pgqueue.lanes l where l.queue_name = p_queue_name and l.rank = -p_priority);
+    if v_capacity is not null then
+        perform pgqueue._check_capacity(p_queue_name, v_capacity);
+    end if;
     perform pgqueue._wake(p_queue_name);
 end $$;
 
-comment on function pgqueue._admit(text, int) is 'Checks the queue of tasks that a submit_many has added, notes their lane, wakes.';
+comment on function pgqueue._admit(text, int) is 'Notes the lane of tasks that a submit_many has added, checks their queue''s capacity, wakes.';
 
 drop function if exists pgqueue._admit_many(jsonb);
 drop function if exists pgqueue._check_capacity(text, int, int);

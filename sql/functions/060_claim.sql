@@ -1,7 +1,8 @@
 -- Pending tasks become running. The only statement that starts an attempt.
 
 -- Walks the lanes of a queue from the highest priority, each from where this worker's last claim ended
--- (its cursor) less p_behind, because run_at order is not commit order; p_behind null sweeps from the start.
+-- (its cursor) less p_behind, because run_at order is not commit order; p_behind null sweeps from the start
+-- (see _lanes).
 -- The update changes no indexed column, so it is HOT. The plan is generic from the first call and index-only
 -- by construction: index order is claim order, and array(…) runs once.
 -- created_at is null where it equals run_at, which spares most tasks the cost of a time as text.
@@ -45,9 +46,9 @@ begin
         from (
             select
                 l.rank,
-                coalesce(c.run_at - p_behind, '-infinity') as from_run_at,
-                case when p_behind = '0' then coalesce(c.id, 0) else 0 end as from_id
-            from (select distinct n.rank from pgqueue.lanes n where n.queue_name = p_queue_name) l
+                greatest(c.run_at - p_behind, l.due_from) as from_run_at,
+                case when p_behind = '0' and c.run_at >= l.due_from then c.id else 0 end as from_id
+            from pgqueue._lanes(p_queue_name) l
             left join unnest(p_ranks, p_run_ats, p_ids) as c (rank, run_at, id) on c.rank = l.rank
             order by l.rank
         ) lane
@@ -113,30 +114,52 @@ end $$;
 
 comment on function pgqueue._lease_lost(bigint) is 'Raises QU301.';
 
--- Lanes that no trigger noted (rows that came by replication or restore), by jumping along the index from
--- one rank to the next.
+-- The lanes of a queue, each with the moment from which its tasks are looked for: nothing that waits is due before it,
+-- as of swept_at. Older notes are not believed, and those of a clock that was set back. Inlined by whoever asks.
+create or replace function pgqueue._lanes(p_queue_name text) returns table (rank int, due_from timestamptz, swept_at timestamptz)
+language sql stable
+as $$
+    select n.rank, coalesce(max(n.due_from) filter (where n.is_fresh), '-infinity'), max(n.swept_at) filter (where n.is_fresh)
+    from (
+        select
+            l.rank, l.due_from, l.swept_at,
+            l.swept_at is not null and l.swept_at between pgqueue._now() - interval '2 minutes' and pgqueue._now() as is_fresh
+        from pgqueue.lanes l
+        where l.queue_name = p_queue_name
+    ) n
+    group by n.rank
+$$;
+
+comment on function pgqueue._lanes(text) is
+'The priorities of a queue, negated; where their tasks begin (-infinity: anywhere), and when that was found (null: it was not).';
+
+-- Lanes that no trigger noted (rows that came by replication or restore), between those that are known: the entries of a
+-- lane itself may be many, and all dead.
 create or replace function pgqueue._find_lanes(p_queue_name text) returns void
 language plpgsql volatile
 set jit = off set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_generic_plan
 as $$
 begin
-    insert into pgqueue.lanes (queue_name, rank)
-    with recursive found as (
-        (select t.rank from pgqueue.tasks t where t.queue_name = p_queue_name and t.waits_for = 0 order by t.rank limit 1)
-        union all
-        select next.rank
-        from found f
+    loop
+        insert into pgqueue.lanes (queue_name, rank)
+        select p_queue_name, next.rank
+        from (
+            select k.rank as above, lead(k.rank, 1, 32769) over (order by k.rank) as below
+            from (
+                select -32769 as rank
+                union
+                select l.rank from pgqueue.lanes l where l.queue_name = p_queue_name
+            ) k
+        ) gap
         cross join lateral (
             select t.rank
             from pgqueue.tasks t
-            where t.queue_name = p_queue_name and t.waits_for = 0 and t.rank > f.rank
+            where t.queue_name = p_queue_name and t.waits_for = 0 and t.rank > gap.above and t.rank < gap.below
             order by t.rank
             limit 1
-        ) next
-    )
-    select p_queue_name, f.rank
-    from found f
-    where not exists (select from pgqueue.lanes l where l.queue_name = p_queue_name and l.rank = f.rank);
+        ) next;
+        exit when not found;
+    end loop;
 end $$;
 
 comment on function pgqueue._find_lanes(text) is 'Notes the lanes of a queue that nobody noted.';

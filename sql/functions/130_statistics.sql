@@ -683,7 +683,7 @@ end $$;
 comment on function pgqueue._check_series(timestamptz, timestamptz, text, text[]) is 'Raises QU001 for a series that cannot be told.';
 
 -- Counted in the index of lanes alone, lane by lane: what runs is in it too, is few, and is taken off. Beyond
--- p_most, what maintenance counted last, and when.
+-- p_most, what maintenance counted last, and when; before where _lanes says that tasks begin, what it found there.
 create or replace function pgqueue._live_counts(p_queue_name text, p_most int default 10000)
 returns table (
     pending bigint, scheduled bigint, blocked bigint, running bigint, oldest_run_at timestamptz, counted_at timestamptz
@@ -695,34 +695,46 @@ as $$
 #variable_conflict use_column
 declare
     v_now timestamptz := pgqueue._now();
+    v_running_due bigint;
     v_running_later bigint;
     v_noted pgqueue.queue_counts;
 begin
-    select count(*), count(*) filter (where t.run_at > v_now) into running, v_running_later
+    select count(*), count(*) filter (where t.run_at between l.due_from and v_now), count(*) filter (where t.run_at > v_now)
+    into running, v_running_due, v_running_later
     from pgqueue.claims c
     join pgqueue.tasks t on t.id = any(c.ids)
+    left join pgqueue._lanes(p_queue_name) l on l.rank = t.rank
     where t.status = 'running' and t.queue_name = p_queue_name and t.worker_id = c.worker_id and t.claim_no = c.claim_no;
-    select count(*) - running + v_running_later into pending
+    select min(l.swept_at) into counted_at from pgqueue._lanes(p_queue_name) l;
+    select count(*) - v_running_due into pending
     from (
         select
-        from (select distinct l.rank from pgqueue.lanes l where l.queue_name = p_queue_name) lane
-        join pgqueue.tasks t on t.queue_name = p_queue_name and t.rank = lane.rank
-        where t.waits_for = 0 and t.run_at <= v_now
-        limit p_most + 1 + running
+        from pgqueue._lanes(p_queue_name) l
+        cross join lateral (
+            select
+            from pgqueue.tasks t
+            where t.queue_name = p_queue_name and t.rank = l.rank and t.waits_for = 0 and t.run_at between l.due_from and v_now
+            limit p_most + 1 + v_running_due
+        ) here
+        limit p_most + 1 + v_running_due
     ) due;
     select count(*) - v_running_later into scheduled
     from (
         select
-        from (select distinct l.rank from pgqueue.lanes l where l.queue_name = p_queue_name) lane
-        join pgqueue.tasks t on t.queue_name = p_queue_name and t.rank = lane.rank
-        where t.waits_for = 0 and t.run_at > v_now
+        from pgqueue._lanes(p_queue_name) l
+        cross join lateral (
+            select
+            from pgqueue.tasks t
+            where t.queue_name = p_queue_name and t.rank = l.rank and t.waits_for = 0 and t.run_at > v_now
+            limit p_most + 1 + v_running_later
+        ) here
         limit p_most + 1 + v_running_later
     ) later;
     select count(*) into blocked
     from (select from pgqueue.tasks t where t.queue_name = p_queue_name and t.waits_for > 0 limit p_most + 1) behind;
     if greatest(pending, scheduled, blocked) > p_most then
         select c.* into v_noted from pgqueue.queue_counts c where c.queue_name = p_queue_name;
-        counted_at := coalesce(v_noted.counted_at, v_now);
+        counted_at := least(counted_at, coalesce(v_noted.counted_at, v_now));
         if pending > p_most then
             pending := greatest(p_most, v_noted.waiting - v_noted.scheduled - v_noted.blocked);
         end if;
@@ -734,11 +746,12 @@ begin
         end if;
     end if;
     select min(first.run_at) into oldest_run_at
-    from (select distinct l.rank from pgqueue.lanes l where l.queue_name = p_queue_name) lane
+    from pgqueue._lanes(p_queue_name) l
     cross join lateral (
         select t.run_at
         from pgqueue.tasks t
-        where t.queue_name = p_queue_name and t.rank = lane.rank and t.waits_for = 0 and t.status = 'pending' and t.run_at <= v_now
+        where t.queue_name = p_queue_name and t.rank = l.rank and t.waits_for = 0 and t.status = 'pending'
+        and t.run_at >= l.due_from and t.run_at <= v_now
         order by t.run_at
         limit 1
     ) first;
@@ -746,7 +759,7 @@ begin
 end $$;
 
 comment on function pgqueue._live_counts(text, int) is
-'What waits and runs in a queue: exact up to p_most of a kind, beyond it as maintenance counted at counted_at (null where all is exact).';
+'What waits and runs in a queue: exact up to p_most of a kind, else as maintenance counted at counted_at (null where all is exact).';
 
 drop function if exists pgqueue.queue_stats(text);
 create or replace function pgqueue.queue_stats(p_name text)
@@ -796,4 +809,4 @@ begin
 end $$;
 
 comment on function pgqueue.queue_stats(text) is
-'One queue in numbers: what waits and runs now (counted_at says that it is a figure of maintenance), and all that ever ended in it; QU101 if there is none.';
+'One queue in numbers: what waits and runs now (counted_at says that maintenance counted a part of it), and all that ever ended in it; QU101 if there is none.';

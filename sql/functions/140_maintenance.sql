@@ -13,6 +13,7 @@ begin
     perform pgqueue._make_partitions(p_days_ahead);
     perform pgqueue._adopt_queues();
     perform pgqueue._forget_lanes();
+    perform pgqueue._sweep_lanes();
     perform pgqueue._count_queues();
     perform pgqueue._forget_ticks();
     perform pgqueue._forget_operations();
@@ -26,31 +27,40 @@ end $$;
 
 comment on function pgqueue.maintain(int) is 'Partitions ahead, lanes, counts and leftovers; false if another session is at it.';
 
--- Tasks whose queue is not there: it was deleted while a submit was open, or they came by restore. By jumping
--- along the index from one queue's name to the next.
+-- Tasks whose queue is not there: it was deleted while a submit was open, or they came by restore. They are looked for
+-- between the names that are known.
 create or replace function pgqueue._adopt_queues() returns void
 language plpgsql volatile
 set jit = off set enable_seqscan = off set enable_bitmapscan = off
 as $$
 begin
-    insert into pgqueue.queues (name)
-    with recursive used as (
-        (select t.queue_name as name from pgqueue.tasks t where t.waits_for = 0 order by t.queue_name limit 1)
-        union all
+    loop
+        insert into pgqueue.queues (name)
         select next.name
-        from used u
+        from (
+            select k.name as above, lead(k.name) over (order by k.name) as below
+            from (select '' as name union select q.name from pgqueue.queues q) k
+        ) gap
         cross join lateral (
-            select t.queue_name as name
-            from pgqueue.tasks t
-            where t.waits_for = 0 and t.queue_name > u.name
-            order by t.queue_name
-            limit 1
+            (
+                select t.queue_name as name
+                from pgqueue.tasks t
+                where t.waits_for = 0 and t.queue_name > gap.above and t.queue_name < gap.below
+                order by t.queue_name
+                limit 1
+            )
+            union all
+            (
+                select t.queue_name
+                from pgqueue.tasks t
+                where t.waits_for = 0 and t.queue_name > gap.above and gap.below is null
+                order by t.queue_name
+                limit 1
+            )
         ) next
-    )
-    select u.name
-    from used u
-    where not exists (select from pgqueue.queues q where q.name = u.name)
-    on conflict do nothing;
+        on conflict do nothing;
+        exit when not found;
+    end loop;
 end $$;
 
 comment on function pgqueue._adopt_queues() is 'Makes the queues again that tasks wait in and that are not there.';
@@ -65,6 +75,48 @@ as $$
 $$;
 
 comment on function pgqueue._forget_lanes() is 'Removes doubles from the cache of lanes.';
+
+-- Looks for the first task of each lane that waits. Where that takes longer than p_dear (an old snapshot keeps the entries of
+-- tasks that ended), it notes what lies behind, less what open submits may add there, and goes on from there for half a
+-- minute; then it looks from the start again.
+create or replace function pgqueue._sweep_lanes(p_dear interval default '5 milliseconds') returns void
+language plpgsql volatile
+set jit = off set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_now timestamptz := pgqueue._now();
+    v_lane record;
+    v_began timestamptz;
+    v_first timestamptz;
+    v_is_dear boolean;
+begin
+    for v_lane in
+        select l.rank, l.queue_name, max(l.due_from) as due_from, max(l.swept_at) as swept_at from pgqueue.lanes l group by l.queue_name, l.rank
+    loop
+        if v_lane.swept_at not between v_now - interval '30 seconds' and v_now then
+            v_lane.due_from := null;
+        end if;
+        v_began := clock_timestamp();
+        v_first := (
+            select t.run_at
+            from pgqueue.tasks t
+            where t.queue_name = v_lane.queue_name and t.rank = v_lane.rank and t.waits_for = 0 and t.status = 'pending'
+            and t.run_at >= coalesce(v_lane.due_from, '-infinity')
+            order by t.run_at
+            limit 1
+        );
+        v_is_dear := v_lane.due_from is not null or clock_timestamp() - v_began > p_dear;
+        if v_is_dear or v_lane.swept_at is not null then
+            update pgqueue.lanes l
+            set
+                due_from = case when v_is_dear then least(v_first, v_now - interval '5 seconds') end,
+                swept_at = case when v_lane.due_from is not null then v_lane.swept_at when v_is_dear then v_now end
+            where l.queue_name = v_lane.queue_name and l.rank = v_lane.rank;
+        end if;
+    end loop;
+end $$;
+
+comment on function pgqueue._sweep_lanes(interval) is 'Notes where the tasks of each lane begin, if the way there is long.';
 
 -- Counts the queues that are too long to be counted by those who ask.
 create or replace function pgqueue._count_queues() returns void
@@ -82,7 +134,7 @@ as $$
         from pgqueue.tasks t
         where t.queue_name = q.name and t.status <> 'running'
     ) n
-    where exists (select from pgqueue.tasks t where t.queue_name = q.name offset 10000)
+    where pgqueue._count_waiting(q.name, 10001) > 10000
     or exists (select from pgqueue.queue_counts n where n.queue_name = q.name and n.waiting > 0)
     on conflict (queue_name) do update set
         waiting = excluded.waiting, scheduled = excluded.scheduled, blocked = excluded.blocked, counted_at = excluded.counted_at

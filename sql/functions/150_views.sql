@@ -26,7 +26,7 @@ cross join lateral pgqueue._live_counts(q.name) l
 order by q.name;
 
 comment on view pgqueue.queue_overview is
-'How do the queues stand? pending is due, scheduled is not yet; exact up to 10,000 each, then as counted at counted_at.';
+'How do the queues stand? pending is due, scheduled is not yet; exact up to 10,000 each, else as counted at counted_at.';
 
 create or replace view pgqueue.running_tasks as
 select

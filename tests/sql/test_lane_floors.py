@@ -1,0 +1,158 @@
+"""Under an old snapshot the entries of tasks that ended stay; maintenance notes how far nothing waits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.sql.test_plans import buffers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.sql.conftest import Clock, Sql
+
+AN_HOUR_AGO = (
+    "insert into pgqueue.tasks (task_type, run_at) values ('a', pgqueue._now() - interval '1 hour') returning id"
+)
+
+
+def sweep(sql: Sql, dear: str = "0") -> None:
+    """Look where the lanes begin; by default every way there is a long one."""
+    sql.rows("select pgqueue._sweep_lanes(%s)", dear)
+
+
+def floor(sql: Sql) -> float | None:
+    """How many seconds ago the tasks of the only lane begin."""
+    age: float | None = sql.value("select extract(epoch from pgqueue._now() - due_from)::float8 from pgqueue.lanes")
+    return age
+
+
+@pytest.mark.usefixtures("clock")
+class TestNotes:
+    def test_none_where_the_way_is_short(self, sql: Sql) -> None:
+        sql.submit()
+        sweep(sql, "1 hour")
+        assert sql.rows("select due_from, swept_at from pgqueue.lanes") == [{"due_from": None, "swept_at": None}]
+
+    def test_the_first_task_that_waits(self, sql: Sql) -> None:
+        sql.value(AN_HOUR_AGO)
+        sql.submit()
+        sweep(sql)
+        assert floor(sql) == 3600
+
+    def test_room_for_submits_that_are_open_where_nothing_waits(self, sql: Sql) -> None:
+        sql.submit(run_at="2099-01-01 00:00+00")
+        sweep(sql)
+        assert floor(sql) == 5
+
+    def test_what_runs_does_not_wait(self, sql: Sql) -> None:
+        sql.value(AN_HOUR_AGO)
+        sql.claim(sql.worker())
+        sweep(sql)
+        assert floor(sql) == 5
+
+    def test_it_goes_on_from_there_and_starts_anew_after_half_a_minute(self, sql: Sql, clock: Clock) -> None:
+        sql.submit(run_at="2099-01-01 00:00+00")
+        swept = []
+        for _ in range(6):
+            sweep(sql)
+            assert floor(sql) == 5
+            swept.append(sql.value("select extract(epoch from pgqueue._now() - swept_at)::float8 from pgqueue.lanes"))
+            clock.advance(10)
+        assert swept == [0, 10, 20, 30, 0, 10]
+
+    def test_it_goes_once_the_way_is_short_again(self, sql: Sql, clock: Clock) -> None:
+        sql.submit()
+        sweep(sql)
+        clock.advance(31)
+        sweep(sql, "1 hour")
+        assert floor(sql) is None
+
+    def test_maintenance_takes_them(self, sql: Sql, clock: Clock, connect: Callable[[], Sql]) -> None:
+        reader = connect()
+        reader.rows("begin isolation level repeatable read")
+        reader.rows("select count(*) from pgqueue.tasks")
+        sql.rows("insert into pgqueue.tasks (task_type) select 'a' from generate_series(1, 100000)")
+        sql.rows("delete from pgqueue.tasks")
+        clock.advance(60)
+        sql.rows("select pgqueue.maintain()")
+        assert floor(sql) == 5
+        dear = buffers(sql, "select count(*) from pgqueue.tasks t where t.queue_name = 'default' and t.waits_for = 0")
+        worker = sql.worker()
+        for query in (
+            "select * from pgqueue.queue_stats('default')",
+            "select pgqueue._count_waiting('default')",
+            "select pgqueue.maintain()",
+            f"select * from pgqueue.claim({worker}, 'default', 5, 1)",
+        ):
+            sql.rows(query)  # which makes its plans
+            assert buffers(sql, query) < dear / 10
+        reader.rows("commit")
+
+
+class TestBelieved:
+    """A task that comes in below: a submit that was open for long, or one that says so."""
+
+    def late(self, sql: Sql) -> int:
+        sql.submit(run_at="2099-01-01 00:00+00")
+        sweep(sql)
+        late: int = sql.value(AN_HOUR_AGO)
+        return late
+
+    def found(self, sql: Sql) -> list[int]:
+        return [lease.id for lease in sql.claim(sql.worker(lease=3600), behind=None)]
+
+    def test_neither_claimed_nor_counted_at_once(self, sql: Sql, clock: Clock) -> None:
+        self.late(sql)
+        assert self.found(sql) == []
+        clock.advance(3)
+        stats = sql.rows("select pending, pgqueue._now() - counted_at as age from pgqueue.queue_stats('default')")
+        assert [(row["pending"], row["age"].total_seconds()) for row in stats] == [(0, 3)]
+        assert sql.value("select pgqueue._count_waiting('default')") == 1
+
+    def test_found_when_maintenance_starts_anew(self, sql: Sql, clock: Clock) -> None:
+        late = self.late(sql)
+        clock.advance(29)
+        sweep(sql)
+        assert self.found(sql) == []
+        clock.advance(2)
+        sweep(sql)
+        assert sql.value("select pending from pgqueue.queue_stats('default')") == 1
+        assert self.found(sql) == [late]
+
+    @pytest.mark.parametrize("seconds", [121, -1])
+    def test_found_without_maintenance_once_the_note_is_old_or_of_another_time(
+        self, sql: Sql, clock: Clock, seconds: int
+    ) -> None:
+        late = self.late(sql)
+        clock.advance(seconds)
+        stats = sql.rows("select pending, counted_at from pgqueue.queue_stats('default')")
+        assert stats == [{"pending": 1, "counted_at": None}]
+        assert self.found(sql) == [late]
+
+    def test_a_clock_that_was_set_back_starts_anew(self, sql: Sql, clock: Clock) -> None:
+        self.late(sql)
+        clock.advance(-60)
+        sweep(sql)
+        assert floor(sql) == 3540
+
+    @pytest.mark.usefixtures("clock")
+    def test_a_cursor_of_a_row_below_does_not_hide_the_first_row(self, sql: Sql) -> None:
+        worker = sql.worker()
+        sql.value(AN_HOUR_AGO)
+        first = sql.submit()
+        [row] = sql.claim_rows(worker, 1)
+        sweep(sql)
+        cursor: dict[str, Any] = {"ranks": [row["rank"]], "run_ats": [row["run_at"]], "ids": [first + 1]}
+        assert [lease.id for lease in sql.claim(worker, behind="0", **cursor)] == [first]
+
+    @pytest.mark.usefixtures("clock")
+    def test_what_runs_below_is_counted_once(self, sql: Sql) -> None:
+        sql.value(AN_HOUR_AGO)
+        sql.claim(sql.worker(), 1)
+        sweep(sql)
+        sql.submit()
+        [stats] = sql.rows("select running, pending, scheduled from pgqueue.queue_stats('default')")
+        assert (stats["running"], stats["pending"], stats["scheduled"]) == (1, 1, 0)
