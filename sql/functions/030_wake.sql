@@ -79,12 +79,38 @@ end $$;
 comment on function pgqueue.hand_over(text) is 'Wakes the sleepers of a queue after its attendant has filled up.';
 
 -- The fence of a sleeper, taken in a new transaction after its row is committed: once every transaction
--- with a lower id has ended, whoever might have looked before that row was there has committed or gone.
+-- with a lower id has ended (that wrote here: see _is_past), whoever might have looked before that row was there has
+-- committed or gone.
 create or replace function pgqueue.fence() returns text
 language sql volatile
 as $$ select pg_current_xact_id()::text $$;
 
 comment on function pgqueue.fence() is 'A transaction id that every earlier submitter is below.';
+
+-- An open transaction that only reads, or writes elsewhere, holds nobody up: whoever writes a row or locks one has a lock on
+-- its table until it ends. Those that end while this looks have committed by the caller's next statement.
+create or replace function pgqueue._is_past(p_fence xid8, p_table regclass default null) returns boolean
+language plpgsql volatile
+as $$
+declare
+    v_snapshot pg_snapshot := pg_current_snapshot();
+begin
+    return p_fence is not null and (pg_snapshot_xmin(v_snapshot) >= p_fence or not exists (
+        select
+        from pg_snapshot_xip(v_snapshot) as open (id)
+        join pg_catalog.pg_locks own on own.locktype = 'transactionid' and own.transactionid = open.id::xid
+        join pg_catalog.pg_locks held on held.virtualtransaction = own.virtualtransaction
+        join pg_catalog.pg_class c on c.oid = held.relation
+        where open.id < p_fence
+        and held.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
+        and held.mode <> 'AccessShareLock'
+        and c.relnamespace = 'pgqueue'::regnamespace
+        and c.oid = coalesce(p_table, c.oid)
+    ));
+end $$;
+
+comment on function pgqueue._is_past(xid8, regclass) is
+'Whether every transaction below a fence has ended that wrote or locked rows of a table of pgqueue (null: of any).';
 
 -- Has everybody below the fence ended, and when is the next task due that is not due yet?
 create or replace function pgqueue.idle(p_queue_name text, p_fence text)
@@ -97,7 +123,7 @@ declare
 begin
     return query
     select
-        pg_snapshot_xmin(pg_current_snapshot()) >= p_fence::xid8,
+        pgqueue._is_past(p_fence::xid8),
         extract(epoch from (
             select min(d.run_at)
             from (select distinct l.rank from pgqueue.lanes l where l.queue_name = p_queue_name) lane

@@ -115,19 +115,15 @@ end $$;
 comment on function pgqueue._lease_lost(bigint) is 'Raises QU301.';
 
 -- The lanes of a queue, each with the moment from which its tasks are looked for: nothing that waits is due before it,
--- as of swept_at. Older notes are not believed, and those of a clock that was set back. Inlined by whoever asks.
+-- as of swept_at. Older notes are not believed, nor those of a clock that was set back. Inlined by whoever asks.
 create or replace function pgqueue._lanes(p_queue_name text) returns table (rank int, due_from timestamptz, swept_at timestamptz)
 language sql stable
 as $$
-    select n.rank, coalesce(max(n.due_from) filter (where n.is_fresh), '-infinity'), max(n.swept_at) filter (where n.is_fresh)
-    from (
-        select
-            l.rank, l.due_from, l.swept_at,
-            l.swept_at is not null and l.swept_at between pgqueue._now() - interval '2 minutes' and pgqueue._now() as is_fresh
-        from pgqueue.lanes l
-        where l.queue_name = p_queue_name
-    ) n
-    group by n.rank
+    select distinct l.rank, coalesce(f.due_from, '-infinity'), f.swept_at
+    from pgqueue.lanes l
+    left join pgqueue.lane_floors f
+    on f.queue_name = l.queue_name and f.rank = l.rank and f.swept_at between pgqueue._now() - interval '2 minutes' and pgqueue._now()
+    where l.queue_name = p_queue_name
 $$;
 
 comment on function pgqueue._lanes(text) is

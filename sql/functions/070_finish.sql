@@ -1,17 +1,21 @@
 -- An attempt ends. The only statements that take a task out of running.
 
 -- Statistics count once and for all what ended before a moment. So that nothing ends there afterwards, the
--- end of a task is not before the floor, which is read after the transaction has its id: whoever raises the
--- floor and then waits for all older transactions has seen everything below it. It is above the clock only
+-- end of a task is not before the floor, which is read after the transaction has its id and the lock that the row
+-- will need: whoever raises the floor and then waits for all older transactions that have this lock (see _is_past)
+-- has seen everything below it. It is above the clock only
 -- where the clock was set back; by more than an hour, the clock is right.
 create or replace function pgqueue._finish_time() returns timestamptz
 language plpgsql volatile
 as $$
 declare
     v_xid xid8 not null := pg_current_xact_id();
-    v_now timestamptz := pgqueue._now();
-    v_floor timestamptz := pgqueue._finish_floor();
+    v_now timestamptz;
+    v_floor timestamptz;
 begin
+    lock table only pgqueue.finished_tasks in row exclusive mode;
+    v_now := pgqueue._now();
+    v_floor := pgqueue._finish_floor();
     if v_floor > v_now and v_floor < v_now + interval '1 hour' then
         return v_floor;
     end if;

@@ -29,20 +29,24 @@ create or replace function pgqueue.heartbeat(
 language plpgsql volatile security definer set search_path = '' set jit = off set enable_seqscan = off
 as $$
 declare
-    v_unknown int[];
+    v_unknown int[] := array(
+        select c.claim_no
+        from pgqueue.claims c
+        where c.worker_id = p_worker_id and c.claim_no <= p_last_claim and not c.claim_no = any(p_open_claims)
+    );
 begin
     update pgqueue.workers w
-    set heartbeat_at = pgqueue._now(), status = coalesce(p_status, w.status)
+    set heartbeat_at = pgqueue._now(), status = coalesce(p_status, w.status),
+        claims_from = coalesce(
+            (select min(k.claim_no) from unnest(p_open_claims || v_unknown) as k (claim_no)),
+            case when p_open_claims is not null then p_last_claim + 1 end,
+            w.claims_from
+        )
     where w.id = p_worker_id and w.lost_at is null
     returning w.stop_requested_at is not null, w.paused_at is not null into stop_requested, is_paused;
     is_lost := not found;
     if not is_lost then
         perform pgqueue._renew_waits(p_worker_id);
-        v_unknown := array(
-            select c.claim_no
-            from pgqueue.claims c
-            where c.worker_id = p_worker_id and c.claim_no <= p_last_claim and not c.claim_no = any(p_open_claims)
-        );
         perform pgqueue._end_claims(p_worker_id, v_unknown, '{"outcome": "released"}', false);
     end if;
     cancel_ids := array(

@@ -106,6 +106,7 @@ begin
             hint = 'Delete these schedules, or let them submit to another queue.';
     end if;
     delete from pgqueue.lanes l where l.queue_name = p_name;
+    delete from pgqueue.lane_floors f where f.queue_name = p_name;
     delete from pgqueue.queues q where q.name = p_name;
     perform pgqueue._forget_retention();
 end $$;

@@ -147,8 +147,8 @@ comment on function pgqueue._remove_finished(bigint[], timestamptz[], boolean) i
 'Deletes finished tasks (p_ids[i], p_finished_ats[i]) so that statistics stay true; returns how many were there.';
 
 -- Moves the mark. A call raises the floor (see _finish_time) and takes its own transaction id, the fence, after
--- that; a later call that finds every transaction below the fence ended folds what finished below that floor,
--- at most one day of history at a time. Returns the mark; null where another session is at it.
+-- that; a later call that finds every transaction below the fence ended that may have ended a task folds what finished
+-- below that floor, at most one day of history at a time. Returns the mark; null where another session is at it.
 create or replace function pgqueue._fold_statistics() returns timestamptz
 language plpgsql volatile security definer
 set search_path = '' set jit = off set enable_seqscan = off
@@ -168,7 +168,7 @@ begin
     end if;
     if v_state.fence >= pg_snapshot_xmax(pg_current_snapshot()) then
         v_state.fence := null;  -- of the server that this database was dumped from
-    elsif v_state.fence <= pg_snapshot_xmin(pg_current_snapshot()) then
+    elsif pgqueue._is_past(v_state.fence, 'pgqueue.finished_tasks') then
         v_to := least(v_state.folding_before, pgqueue._end_of_day_after(v_state.folded_before));
     end if;
     if v_to is null and v_state.fence is not null then
@@ -701,7 +701,10 @@ declare
 begin
     select count(*), count(*) filter (where t.run_at between l.due_from and v_now), count(*) filter (where t.run_at > v_now)
     into running, v_running_due, v_running_later
-    from pgqueue.claims c
+    from pgqueue.workers w
+    cross join lateral (
+        select c.ids, c.worker_id, c.claim_no from pgqueue.claims c where c.worker_id = w.id and c.claim_no >= w.claims_from offset 0
+    ) c
     join pgqueue.tasks t on t.id = any(c.ids)
     left join pgqueue._lanes(p_queue_name) l on l.rank = t.rank
     where t.status = 'running' and t.queue_name = p_queue_name and t.worker_id = c.worker_id and t.claim_no = c.claim_no;

@@ -88,14 +88,13 @@ declare
     v_lane record;
     v_began timestamptz;
     v_first timestamptz;
-    v_is_dear boolean;
 begin
     for v_lane in
-        select l.rank, l.queue_name, max(l.due_from) as due_from, max(l.swept_at) as swept_at from pgqueue.lanes l group by l.queue_name, l.rank
+        select distinct l.queue_name, l.rank, f.due_from
+        from pgqueue.lanes l
+        left join pgqueue.lane_floors f
+        on f.queue_name = l.queue_name and f.rank = l.rank and f.swept_at between v_now - interval '30 seconds' and v_now
     loop
-        if v_lane.swept_at not between v_now - interval '30 seconds' and v_now then
-            v_lane.due_from := null;
-        end if;
         v_began := clock_timestamp();
         v_first := (
             select t.run_at
@@ -105,13 +104,16 @@ begin
             order by t.run_at
             limit 1
         );
-        v_is_dear := v_lane.due_from is not null or clock_timestamp() - v_began > p_dear;
-        if v_is_dear or v_lane.swept_at is not null then
-            update pgqueue.lanes l
-            set
-                due_from = case when v_is_dear then least(v_first, v_now - interval '5 seconds') end,
-                swept_at = case when v_lane.due_from is not null then v_lane.swept_at when v_is_dear then v_now end
-            where l.queue_name = v_lane.queue_name and l.rank = v_lane.rank;
+        if v_lane.due_from is not null then
+            update pgqueue.lane_floors f
+            set due_from = least(v_first, v_now - interval '5 seconds')
+            where f.queue_name = v_lane.queue_name and f.rank = v_lane.rank;
+        elsif clock_timestamp() - v_began > p_dear then
+            insert into pgqueue.lane_floors as f (queue_name, rank, due_from, swept_at)
+            values (v_lane.queue_name, v_lane.rank, least(v_first, v_now - interval '5 seconds'), v_now)
+            on conflict (queue_name, rank) do update set due_from = excluded.due_from, swept_at = excluded.swept_at;
+        else
+            delete from pgqueue.lane_floors f where f.queue_name = v_lane.queue_name and f.rank = v_lane.rank;
         end if;
     end loop;
 end $$;

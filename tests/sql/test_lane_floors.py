@@ -25,8 +25,8 @@ def sweep(sql: Sql, dear: str = "0") -> None:
 
 def floor(sql: Sql) -> float | None:
     """How many seconds ago the tasks of the only lane begin."""
-    age: float | None = sql.value("select extract(epoch from pgqueue._now() - due_from)::float8 from pgqueue.lanes")
-    return age
+    ages = sql.column("select extract(epoch from pgqueue._now() - due_from)::float8 from pgqueue.lane_floors")
+    return max(ages, default=None)
 
 
 @pytest.mark.usefixtures("clock")
@@ -34,7 +34,7 @@ class TestNotes:
     def test_none_where_the_way_is_short(self, sql: Sql) -> None:
         sql.submit()
         sweep(sql, "1 hour")
-        assert sql.rows("select due_from, swept_at from pgqueue.lanes") == [{"due_from": None, "swept_at": None}]
+        assert floor(sql) is None
 
     def test_the_first_task_that_waits(self, sql: Sql) -> None:
         sql.value(AN_HOUR_AGO)
@@ -59,7 +59,9 @@ class TestNotes:
         for _ in range(6):
             sweep(sql)
             assert floor(sql) == 5
-            swept.append(sql.value("select extract(epoch from pgqueue._now() - swept_at)::float8 from pgqueue.lanes"))
+            swept.append(
+                sql.value("select extract(epoch from pgqueue._now() - swept_at)::float8 from pgqueue.lane_floors")
+            )
             clock.advance(10)
         assert swept == [0, 10, 20, 30, 0, 10]
 
@@ -68,6 +70,14 @@ class TestNotes:
         sweep(sql)
         clock.advance(31)
         sweep(sql, "1 hour")
+        assert floor(sql) is None
+
+    def test_it_goes_with_its_queue(self, sql: Sql) -> None:
+        sql.rows("select pgqueue.create_queue('other')")
+        sql.rows("select pgqueue.cancel_task(%s)", sql.submit(queue_name="other"))
+        sweep(sql)
+        assert floor(sql) == 5
+        sql.rows("select pgqueue.delete_queue('other')")
         assert floor(sql) is None
 
     def test_maintenance_takes_them(self, sql: Sql, clock: Clock, connect: Callable[[], Sql]) -> None:

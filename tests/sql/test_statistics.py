@@ -347,10 +347,61 @@ class TestLateCommits:
         change(
             sql,
             "_fold_statistics()",
-            "v_state.fence <= pg_snapshot_xmin(pg_current_snapshot())",
+            "pgqueue._is_past(v_state.fence, 'pgqueue.finished_tasks')",
             "v_state.fence is not null",
         )
         assert self.late(sql, connect, clock) == 0
+
+    def mark_moves(self, sql: Sql, clock: Clock) -> bool:
+        """Whether two folds get past what happened before them."""
+        before = sql.now()
+        for _ in range(2):
+            clock.advance(60)
+            fold(sql)
+        return bool(sql.value("select pgqueue._folded_before() > %s", before))
+
+    def test_it_is_waited_for_from_when_it_knows_its_time(
+        self, sql: Sql, connect: Callable[[], Sql], clock: Clock
+    ) -> None:
+        sql.fold()
+        slow = connect()
+        slow.rows("begin")
+        slow.value("select pgqueue._finish_time()")
+        assert not self.mark_moves(sql, clock)
+        slow.rows("rollback")
+        assert self.mark_moves(sql, clock)
+
+    def test_without_its_lock_it_would_not(self, sql: Sql, connect: Callable[[], Sql], clock: Clock) -> None:
+        change(sql, "_finish_time()", "lock table only pgqueue.finished_tasks in row exclusive mode;", "")
+        sql.fold()
+        slow = connect()
+        slow.rows("begin")
+        slow.value("select pgqueue._finish_time()")
+        assert self.mark_moves(sql, clock)
+
+    @pytest.mark.parametrize(
+        "work",
+        [
+            "select pg_current_xact_id()",
+            "select count(*), pg_current_xact_id() from pgqueue.all_tasks",
+            "insert into pgqueue.tasks (task_type) values ('a')",
+        ],
+    )
+    def test_an_open_transaction_that_ended_no_task_does_not_hold_it_up(
+        self, sql: Sql, connect: Callable[[], Sql], clock: Clock, work: str
+    ) -> None:
+        sql.fold()
+        worker = sql.worker(lease=10**7)
+        slow = connect()
+        slow.rows("begin isolation level repeatable read")
+        slow.rows(work)
+        assert self.mark_moves(sql, clock)
+        slow.submit()
+        slow.finish(slow.claim(worker, 1))
+        slow.rows("commit")
+        sql.fold()
+        assert sql.row("select * from pgqueue.queue_stats('default')")["completed"] == 1
+        assert sql.row(WINDOW, "-infinity", "infinity")["completed"] == 1
 
     def test_a_clock_that_is_set_back_loses_nothing(self, sql: Sql, clock: Clock) -> None:
         sql.fold()
@@ -407,8 +458,10 @@ class TestLateCommits:
         clock.advance(60)
         sql.fold()
         assert sql.value("select statistics_lag from pgqueue.health") == timedelta(0)
+        sql.submit(priority=99)
+        lease = sql.claim(sql.worker(lease=10**7))
         writer.rows("begin")
-        writer.submit()
+        writer.finish(lease)
         clock.advance(60)
         fold(sql)
         finish_one(sql)
@@ -419,6 +472,7 @@ class TestLateCommits:
         writer.rows("commit")
         sql.fold()
         assert sql.value("select statistics_lag from pgqueue.health") == timedelta(0)
+        assert sql.row("select * from pgqueue.queue_stats('default')")["completed"] == 2
 
     def test_in_a_transaction_that_has_written_nothing_is_fenced(self, sql: Sql) -> None:
         sql.rows("begin")

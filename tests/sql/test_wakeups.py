@@ -411,6 +411,74 @@ class TestAClaimThatRollsBack:
         assert sleeper.learns_of_it()
 
 
+class TestAnOldTransaction:
+    """One with an id below the fence is waited for if it may have looked, or holds what others skip."""
+
+    def is_clear_beside(self, other: Sql, sleeper: Sleeper, work: str) -> bool:
+        other.rows("begin")
+        other.rows(work)
+        sleeper.take_fence()
+        return sleeper.is_clear()
+
+    @pytest.mark.parametrize(
+        "work",
+        [
+            "select pg_current_xact_id()",
+            "select count(*), pg_current_xact_id() from pgqueue.tasks",
+            "create table mine as select 1",
+        ],
+    )
+    def test_one_that_only_reads_or_writes_elsewhere_is_not(self, connect: Callable[[], Sql], work: str) -> None:
+        other, sleeper = connect(), Sleeper(connect())
+        assert self.is_clear_beside(other, sleeper, work)
+        sleeper.fall_asleep()
+        insert(other)
+        other.rows("commit")
+        assert sleeper.learns_of_it()
+
+    @pytest.mark.parametrize(
+        "work",
+        [
+            "insert into pgqueue.tasks (task_type) values ('work')",
+            "select pgqueue.resume_queue('default')",
+            "select pgqueue.cancel_task(min(id)) from pgqueue.tasks",
+            "select from pgqueue.tasks for update",
+        ],
+    )
+    def test_one_that_writes_or_locks_a_row_is(self, sql: Sql, connect: Callable[[], Sql], work: str) -> None:
+        insert(sql)
+        other, sleeper = connect(), Sleeper(connect())
+        assert not self.is_clear_beside(other, sleeper, work)
+        other.rows("commit")
+        assert sleeper.is_clear()
+
+    def play(self, rival: Sql, sleeper: Sleeper) -> bool:
+        """It locks a task, which the sleeper skips, and lets go of it without a word."""
+        insert(rival)
+        rival.rows("begin")
+        rival.rows("select from pgqueue.tasks for update")
+        sleeper.listen()
+        sleeper.announce()
+        sleeper.commit()
+        sleeper.take_fence()
+        asleep = sleeper.try_to_sleep()
+        rival.rows("rollback")
+        if not asleep:
+            sleeper.wake_up_to_look()
+        return sleeper.learns_of_it()
+
+    def test_the_protocol_outlasts_a_lock(self, connect: Callable[[], Sql]) -> None:
+        assert self.play(connect(), Sleeper(connect()))
+
+    def test_if_only_writers_were_waited_for_its_task_would_be_missed(
+        self, sql: Sql, connect: Callable[[], Sql]
+    ) -> None:
+        replace_in_function(
+            sql, "pgqueue._is_past", "<> 'AccessShareLock'", "not in ('AccessShareLock', 'RowShareLock')"
+        )
+        assert not self.play(connect(), Sleeper(connect()))
+
+
 class TestWhoSpeaks:
     @pytest.fixture
     def ear(self, connect: Callable[[], Sql]) -> Sql:

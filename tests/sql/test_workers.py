@@ -292,6 +292,36 @@ class TestHeartbeat:
         assert sql.status(held) == "pending"
         assert sql.column("select claim_no from pgqueue.claims") == []
 
+    def test_what_runs_is_counted_from_the_first_claim_that_is_open(self, sql: Sql, connect: Callable[[], Sql]) -> None:
+        worker = sql.worker()
+        leases = []
+        for claim_no in range(1, 6):
+            sql.submit()
+            leases += sql.claim(worker, claim_no=claim_no)
+
+        def first_and_running() -> tuple[int, int]:
+            first = sql.value("select claims_from from pgqueue.workers")
+            return first, sql.row("select * from pgqueue.queue_stats('default')")["running"]
+
+        assert first_and_running() == (0, 5)
+        sql.finish(leases[:2])
+        beat(sql, worker, last_claim=5, open_claims=[5, 3, 4])
+        assert first_and_running() == (1, 3)  # it tells of those it was not told to delete
+        beat(sql, worker, last_claim=5, open_claims=[5, 3, 4])
+        assert first_and_running() == (3, 3)
+        beat(sql, worker)
+        assert first_and_running() == (3, 3)
+        application = connect()
+        application.rows("begin")
+        application.rows("select pgqueue.cancel_task(%s, 'enough')", leases[3].id)
+        for _ in range(2):
+            beat(sql, worker, last_claim=6, open_claims=[])
+            assert first_and_running()[1] == 1  # the fourth, whose row is held
+        application.rows("rollback")
+        beat(sql, worker, last_claim=6, open_claims=[])
+        beat(sql, worker, last_claim=6, open_claims=[])
+        assert first_and_running() == (7, 0)
+
     def test_it_keeps_the_workers_status(self, sql: Sql) -> None:
         worker = sql.worker()
         sql.rows("select * from pgqueue.heartbeat(%s, p_status => '{\"slots\": 3}')", worker)
