@@ -74,6 +74,8 @@ class Row:
     """Rivals are measured beside it with --peers."""
     with_bare: bool = False
     """So is the bare loop, always."""
+    plotted: str = ""
+    """The metric that the plot shows; the first one if empty."""
     most_repeats: int = 9
     is_long: bool = False
     """Runs for many minutes: only when named, or with --long."""

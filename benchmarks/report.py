@@ -143,7 +143,7 @@ def write_readme(rows: Iterable[Row]) -> None:
 
 
 def plot(rows: Iterable[Row]) -> None:
-    """Draw the first metric of each row that compares contenders."""
+    """Draw one metric of each row that compares contenders."""
     import matplotlib as mpl  # noqa: PLC0415 - only plots need it
 
     mpl.use("svg")
@@ -152,7 +152,7 @@ def plot(rows: Iterable[Row]) -> None:
 
     for row in rows:
         figures, _ = load(row.name)
-        shown = [figure for figure in figures if figure.metric == figures[0].metric]
+        shown = [f for f in figures if f.metric == (row.plotted or figures[0].metric)]
         if len(shown) < 2:
             continue
         shown.sort(key=lambda figure: figure.median, reverse=not shown[0].is_rate)

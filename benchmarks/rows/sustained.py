@@ -113,6 +113,7 @@ ROWS = (
         (_no_worse("start p99", 1.5), _no_worse("submit p99", 1.5), _no_worse("queue_stats", 1.5)),
         is_long=True,
         with_rivals=True,
+        plotted="start p99, last tenth",
         most_repeats=1,
     ),
     Row(

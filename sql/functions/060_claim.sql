@@ -2,7 +2,8 @@
 
 -- Walks the lanes of a queue from the highest priority, each from where this worker's last claim ended
 -- (its cursor) less p_behind, because run_at order is not commit order; p_behind null sweeps from the start
--- (see _lanes).
+-- (see _lanes). Where the cursor is five seconds behind the clock, what it passed was open for as long or is not there:
+-- only sweeps look behind it.
 -- The update changes no indexed column, so it is HOT. The plan is generic from the first call and index-only
 -- by construction: index order is claim order, and array(…) runs once.
 -- created_at is null where it equals run_at, which spares most tasks the cost of a time as text.
@@ -50,10 +51,13 @@ begin
         from (
             select
                 l.rank,
-                greatest(c.run_at - p_behind, l.due_from) as from_run_at,
-                case when p_behind = '0' and c.run_at >= l.due_from then c.id else 0 end as from_id
+                greatest(c.run_at - c.behind, l.due_from) as from_run_at,
+                case when c.behind = '0' and c.run_at >= l.due_from then c.id else 0 end as from_id
             from pgqueue._lanes(p_queue_name) l
-            left join unnest(p_ranks, p_run_ats, p_ids) as c (rank, run_at, id) on c.rank = l.rank
+            left join (
+                select u.rank, u.run_at, u.id, case when u.run_at < v_now - interval '5 seconds' then p_behind * 0 else p_behind end as behind
+                from unnest(p_ranks, p_run_ats, p_ids) as u (rank, run_at, id)
+            ) c on c.rank = l.rank
             order by l.rank
         ) lane
         cross join lateral (

@@ -3,8 +3,8 @@
 -- Statistics count once and for all what ended before a moment. So that nothing ends there afterwards, the
 -- end of a task is not before the floor, which is read after the transaction has its id and the lock that the row
 -- will need: whoever raises the floor and then waits for all older transactions that have this lock (see _is_past)
--- has seen everything below it. It is above the clock only
--- where the clock was set back; by more than an hour, the clock is right.
+-- has seen everything below it. It is above the clock only where the clock was set back; by more than an hour, the clock
+-- is right.
 create or replace function pgqueue._finish_time() returns timestamptz
 language plpgsql volatile
 as $$
@@ -276,6 +276,20 @@ begin
         from again a
         where t.id = any(p_locked)
         and t.id = a.id
+        returning t.queue_name, t.rank, t.run_at
+    ),
+    -- Where somebody is at the note (see _sweep_lanes), it is not waited for: the next look from the start finds the task.
+    lowered as (
+        update pgqueue.lane_floors f
+        set due_from = b.run_at
+        from (
+            select l.queue_name, l.rank, w.run_at
+            from pgqueue.lane_floors l
+            join (select w.queue_name, w.rank, min(w.run_at) as run_at from waiting w group by w.queue_name, w.rank) w
+            on w.queue_name = l.queue_name and w.rank = l.rank and w.run_at < l.due_from
+            for update of l skip locked
+        ) b
+        where f.queue_name = b.queue_name and f.rank = b.rank
     ),
     executed as (
         insert into pgqueue.attempts (

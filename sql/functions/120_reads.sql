@@ -475,7 +475,7 @@ begin
 end $$;
 
 comment on function pgqueue.count_tasks(text, text, text, text, text, timestamptz, timestamptz, int, bigint) is
-'How many tasks match a list_tasks; is_capped where that is not exact: more than p_most live ones, or more than p_most rows to look at.';
+'How many tasks match a list_tasks; is_capped where that is not exact: more than p_most live ones, more than p_most rows to look at, or an old snapshot.';
 
 create or replace function pgqueue._count_kept(p_queue_name text, p_status text, p_task_type text) returns bigint
 language plpgsql stable

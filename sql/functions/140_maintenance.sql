@@ -90,10 +90,10 @@ declare
     v_first timestamptz;
 begin
     for v_lane in
-        select distinct l.queue_name, l.rank, f.due_from
+        select distinct
+            l.queue_name, l.rank, f.swept_at, case when f.swept_at between v_now - interval '30 seconds' and v_now then f.due_from end as due_from
         from pgqueue.lanes l
-        left join pgqueue.lane_floors f
-        on f.queue_name = l.queue_name and f.rank = l.rank and f.swept_at between v_now - interval '30 seconds' and v_now
+        left join pgqueue.lane_floors f on f.queue_name = l.queue_name and f.rank = l.rank
     loop
         v_began := clock_timestamp();
         v_first := (
@@ -107,12 +107,12 @@ begin
         if v_lane.due_from is not null then
             update pgqueue.lane_floors f
             set due_from = least(v_first, v_now - interval '5 seconds')
-            where f.queue_name = v_lane.queue_name and f.rank = v_lane.rank;
+            where f.queue_name = v_lane.queue_name and f.rank = v_lane.rank and f.due_from = v_lane.due_from;
         elsif clock_timestamp() - v_began > p_dear then
             insert into pgqueue.lane_floors as f (queue_name, rank, due_from, swept_at)
             values (v_lane.queue_name, v_lane.rank, least(v_first, v_now - interval '5 seconds'), v_now)
             on conflict (queue_name, rank) do update set due_from = excluded.due_from, swept_at = excluded.swept_at;
-        else
+        elsif v_lane.swept_at is not null then
             delete from pgqueue.lane_floors f where f.queue_name = v_lane.queue_name and f.rank = v_lane.rank;
         end if;
     end loop;

@@ -185,6 +185,20 @@ class TestCursor:
         assert sql.claim(worker, behind="250 milliseconds", **cursor) == [(near, 1)]
         assert sql.claim(worker, behind=None, **cursor) == [(far, 1)]
 
+    def test_one_that_is_far_behind_the_clock_is_looked_behind_only_by_sweeps(self, sql: Sql, clock: Clock) -> None:
+        clock.set("2030-01-01 12:00+00")
+        sql.submit()
+        worker = sql.worker()
+        [row] = sql.claim_rows(worker)
+        clock.set("2030-01-01 11:59:59.9+00")
+        near = sql.submit()
+        clock.set("2030-01-01 12:00:05.1+00")
+        later = sql.submit()
+        cursor = self.cursor(row)
+        assert sql.claim(worker, 1, behind="250 milliseconds", **cursor) == [(later, 1)]
+        assert sql.claim(worker, 1, behind="250 milliseconds", **cursor) == []
+        assert sql.claim(worker, 1, behind=None, **cursor) == [(near, 1)]
+
     @pytest.mark.usefixtures("clock")
     def test_a_lane_without_a_cursor_is_read_from_its_start(self, sql: Sql) -> None:
         sql.submit(priority=5)

@@ -158,6 +158,38 @@ class TestBelieved:
         cursor: dict[str, Any] = {"ranks": [row["rank"]], "run_ats": [row["run_at"]], "ids": [first + 1]}
         assert [lease.id for lease in sql.claim(worker, behind="0", **cursor)] == [first]
 
+    @pytest.mark.parametrize("outcome", ["released", "lost"])
+    @pytest.mark.usefixtures("clock")
+    def test_what_goes_back_to_its_place_lowers_it(self, sql: Sql, outcome: str) -> None:
+        early: int = sql.value(AN_HOUR_AGO)
+        leases = sql.claim(sql.worker())
+        sweep(sql)
+        assert floor(sql) == 5
+        assert sql.finish(leases, {"outcome": outcome}) == []
+        assert floor(sql) == 3600
+        assert self.found(sql) == [early]
+
+    def test_one_that_is_retried_later_does_not(self, sql: Sql, clock: Clock) -> None:
+        sql.value(AN_HOUR_AGO)
+        leases = sql.claim(sql.worker(lease=3600))
+        sweep(sql)
+        clock.advance(1)
+        assert sql.finish(leases, {"outcome": "failed", "delay": 0}) == []
+        assert floor(sql) == 6
+
+    @pytest.mark.usefixtures("clock")
+    def test_who_gives_back_does_not_wait_for_maintenance(self, sql: Sql, connect: Callable[[], Sql]) -> None:
+        sql.value(AN_HOUR_AGO)
+        leases = sql.claim(sql.worker())
+        sweep(sql)
+        other = connect()
+        other.rows("begin")
+        sweep(other)
+        sql.rows("set statement_timeout = '10s'")
+        assert sql.finish(leases, {"outcome": "released"}) == []
+        other.rows("commit")
+        assert floor(sql) == 5
+
     @pytest.mark.usefixtures("clock")
     def test_what_runs_below_is_counted_once(self, sql: Sql) -> None:
         sql.value(AN_HOUR_AGO)
