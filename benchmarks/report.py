@@ -76,9 +76,12 @@ def line(figure: Figure) -> str:
 
 
 def save(row: Row, figures: Iterable[Figure], about: dict[str, Any]) -> None:
-    """Keep what a row found, in place of what it found before."""
+    """Keep what a row found, in place of what it found before, with the versions of those who are in it."""
     RESULTS.mkdir(exist_ok=True)
-    content = {"row": row.name, "what": row.what, "figures": [asdict(figure) for figure in figures], "about": about}
+    found = [asdict(figure) for figure in figures]
+    names = {figure["contender"] for figure in found}
+    versions = {name: version for name, version in about["rivals"].items() if name in names}
+    content = {"row": row.name, "what": row.what, "figures": found, "about": about | {"rivals": versions}}
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     _file(row.name, about["profile"]).write_text(text, encoding="utf-8")
 
