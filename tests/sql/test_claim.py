@@ -170,31 +170,28 @@ class TestCursor:
         first = sql.claim_rows(worker, 2)
         assert [lease.id for lease in sql.claim(worker, 9, behind="0", **self.cursor(first[-1]))] == ids[2:]
 
-    def test_what_was_committed_behind_it_is_seen_by_looking_back_or_sweeping(self, sql: Sql, clock: Clock) -> None:
+    def passed(self, sql: Sql, clock: Clock) -> tuple[int, dict[str, Any], int]:
+        """A worker with its cursor at noon, and a task of a tenth of a second before that it has not seen."""
         clock.set("2030-01-01 12:00+00")
         sql.submit()
         worker = sql.worker()
         [row] = sql.claim_rows(worker)
         clock.set("2030-01-01 11:59:59.9+00")
-        near = sql.submit()
+        return worker, self.cursor(row), sql.submit()
+
+    def test_what_was_committed_behind_it_is_seen_by_looking_back_or_sweeping(self, sql: Sql, clock: Clock) -> None:
+        worker, cursor, near = self.passed(sql, clock)
         clock.set("2030-01-01 11:00+00")
         far = sql.submit()
         clock.set("2030-01-01 12:00:01+00")
-        cursor = self.cursor(row)
         assert sql.claim(worker, behind="0", **cursor) == []
         assert sql.claim(worker, behind="250 milliseconds", **cursor) == [(near, 1)]
         assert sql.claim(worker, behind=None, **cursor) == [(far, 1)]
 
     def test_one_that_is_far_behind_the_clock_is_looked_behind_only_by_sweeps(self, sql: Sql, clock: Clock) -> None:
-        clock.set("2030-01-01 12:00+00")
-        sql.submit()
-        worker = sql.worker()
-        [row] = sql.claim_rows(worker)
-        clock.set("2030-01-01 11:59:59.9+00")
-        near = sql.submit()
+        worker, cursor, near = self.passed(sql, clock)
         clock.set("2030-01-01 12:00:05.1+00")
         later = sql.submit()
-        cursor = self.cursor(row)
         assert sql.claim(worker, 1, behind="250 milliseconds", **cursor) == [(later, 1)]
         assert sql.claim(worker, 1, behind="250 milliseconds", **cursor) == []
         assert sql.claim(worker, 1, behind=None, **cursor) == [(near, 1)]

@@ -137,6 +137,19 @@ def leave(sql: Sql, worker: int) -> None:
     sql.rows("select pgqueue.set_wait(%s, %s, null)", worker, QUEUE)
 
 
+def learns_of_what_was_let_go(rival: Sql, sleeper: Sleeper) -> bool:
+    """The sleeper goes to sleep while the rival's transaction holds a task, and then rolls back."""
+    sleeper.listen()
+    sleeper.announce()
+    sleeper.commit()
+    sleeper.take_fence()
+    asleep = sleeper.try_to_sleep()
+    rival.rows("rollback")
+    if not asleep:
+        sleeper.wake_up_to_look()
+    return sleeper.learns_of_it()
+
+
 def replace_in_function(sql: Sql, name: str, old: str, new: str) -> None:
     """Break a function on purpose."""
     source = str(sql.value("select pg_get_functiondef(%s::regproc)", name))
@@ -378,15 +391,7 @@ class TestAClaimThatRollsBack:
         insert(rival)
         rival.rows("begin")
         assert rival.claim(rival.worker(QUEUE))
-        sleeper.listen()
-        sleeper.announce()
-        sleeper.commit()
-        sleeper.take_fence()
-        asleep = sleeper.try_to_sleep()
-        rival.rows("rollback")
-        if not asleep:
-            sleeper.wake_up_to_look()
-        return sleeper.learns_of_it()
+        return learns_of_what_was_let_go(rival, sleeper)
 
     def test_the_protocol_outlasts_it(self, connect: Callable[[], Sql]) -> None:
         assert self.play(connect(), Sleeper(connect()))
@@ -457,15 +462,7 @@ class TestAnOldTransaction:
         insert(rival)
         rival.rows("begin")
         rival.rows("select from pgqueue.tasks for update")
-        sleeper.listen()
-        sleeper.announce()
-        sleeper.commit()
-        sleeper.take_fence()
-        asleep = sleeper.try_to_sleep()
-        rival.rows("rollback")
-        if not asleep:
-            sleeper.wake_up_to_look()
-        return sleeper.learns_of_it()
+        return learns_of_what_was_let_go(rival, sleeper)
 
     def test_the_protocol_outlasts_a_lock(self, connect: Callable[[], Sql]) -> None:
         assert self.play(connect(), Sleeper(connect()))
