@@ -2,8 +2,8 @@
 
 -- Walks the lanes of a queue from the highest priority, each from where this worker's last claim ended
 -- (its cursor) less p_behind, because run_at order is not commit order; p_behind null sweeps from the start
--- (see _lanes). Where the cursor is five seconds behind the clock, what it passed was open for as long or is not there:
--- only sweeps look behind it.
+-- (see _lanes). A cursor that is five seconds behind the clock has passed no submit that was open for less: only sweeps
+-- look behind it (p_behind becomes 0, and null stays null).
 -- The update changes no indexed column, so it is HOT. The plan is generic from the first call and index-only
 -- by construction: index order is claim order, and array(…) runs once.
 -- created_at is null where it equals run_at, which spares most tasks the cost of a time as text.
