@@ -82,7 +82,7 @@ def flow(  # noqa: PLR0913 - the knobs of a flow
 ) -> Flow:
     """Run workers and one submitter for so many seconds, and a tenth more to warm up.
 
-    Half warm, all tables are analyzed: plans made for empty ones would last until autovacuum comes by.
+    Half warm, all tables are analyzed where that helps: plans made for empty ones would last until autovacuum comes by.
     Without a rate it submits while fewer than IN_FLIGHT tasks are under way; `every_second` is given the database.
     Where there will be more tasks than a meter has room for, the tasks of every second, third … call are samples.
     """
@@ -99,7 +99,7 @@ def flow(  # noqa: PLR0913 - the knobs of a flow
         most = min(IN_FLIGHT, 5 * peer.speed)
         stamp_every = math.ceil((rate or 1) * (warm + seconds) / meter.ROOM)
         Drive(result, started, submitter, rate=rate, call=call or CALL, most=most, stamp_every=stamp_every).go(
-            lambda: bench.server.execute("analyze", database=database),
+            lambda: bench.server.execute("analyze", database=database) if peer.is_analyzed else None,
             lambda: every_second(database) if every_second else None,
         )
         result.samples = [sample for worker in started for sample in meter.samples(worker.path)]

@@ -24,6 +24,8 @@ class Peer:
     """What it is set to at its best."""
     keeps_history: bool = True
     is_own: bool = False
+    is_analyzed: bool = True
+    """Whether statistics of its tables at work do it good: plans made from those of a nearly empty table may not."""
 
     def command(self, home: Path) -> list[str]:
         """Return the command line of its adapter; `home` is where the rivals are installed."""
@@ -63,7 +65,15 @@ GRAPHILE = "local queue of 2,000, 2,000 jobs at a time, batched completion"
 OWN = Peer("pgqueue", _left("pgqueue.tasks"), 40_000, 3_000, "2,000 slots, batches of up to 500", is_own=True)
 BARE = Peer("bare", OWN.pending, 45_000, 0, "batches of 500", is_own=True)
 RIVALS = (
-    Peer("graphile-worker", _left("graphile_worker._private_jobs"), 45_000, 1_300, GRAPHILE, keeps_history=False),
+    Peer(
+        "graphile-worker",
+        _left("graphile_worker._private_jobs"),
+        45_000,
+        1_300,
+        GRAPHILE,
+        keeps_history=False,
+        is_analyzed=False,
+    ),
     Peer("pg-boss", _left("pgboss.job", "state in ('created', 'retry', 'active')"), 30_000, 0, "batches of 2,000"),
     Peer("pgqueuer", _left("pgqueuer"), 20_000, 6_000, "batches of 1,000, uvloop"),
     Peer(
