@@ -79,7 +79,7 @@ class Bench:
     @contextlib.contextmanager
     def database(self, peer: Peer) -> Iterator[str]:
         """Give a fresh database with the schema of a contender."""
-        template = f"template_{OWN.name if peer.is_own else peer.name}"
+        template = f"template_{OWN.name if peer is BARE else peer.name}"
         if template not in self._templates:
             self._install(peer, template)
             self._templates.add(template)

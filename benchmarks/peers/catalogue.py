@@ -64,6 +64,7 @@ def _left(table: str, where: str = "true") -> str:
 GRAPHILE = "local queue of 2,000, 2,000 jobs at a time, batched completion"
 OWN = Peer("pgqueue", _left("pgqueue.tasks"), 40_000, 3_000, "2,000 slots, batches of up to 500", is_own=True)
 BARE = Peer("bare", OWN.pending, 45_000, 0, "batches of 500", is_own=True)
+FLOOR = Peer("floor", _left("floor", "begun is null"), 1_000, 0, "a bare table and psycopg", is_own=True)
 RIVALS = (
     Peer(
         "graphile-worker",
@@ -94,4 +95,4 @@ RIVALS = (
     ),
     Peer("procrastinate", _left("procrastinate_jobs", "status in ('todo', 'doing')"), 700, 400, "concurrency 10"),
 )
-PEERS = {peer.name: peer for peer in (OWN, BARE, *RIVALS)}
+PEERS = {peer.name: peer for peer in (OWN, BARE, FLOOR, *RIVALS)}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from benchmarks.bench import latencies
 from benchmarks.flow import flow
 from benchmarks.model import BEST_RIVAL, Figure, Row, Target
-from benchmarks.peers.catalogue import OWN
+from benchmarks.peers.catalogue import FLOOR, OWN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +25,11 @@ def idle(bench: Bench, peer: Peer) -> Iterator[Figure]:
     """An idle worker, one task every 20 ms."""
     count = bench.size(1_500, 25)
     yield from latencies(peer, bench.paced(peer, count), f"{count:,} tasks, one every 20 ms")
+
+
+def floor(bench: Bench) -> Iterator[Figure]:
+    """The same through a bare table."""
+    yield from idle(bench, FLOOR)
 
 
 def pinned(bench: Bench, peer: Peer) -> Iterator[Figure]:
@@ -68,6 +73,7 @@ ROWS = (
         "from submit to the start of the handler, one task every 20 ms",
         idle,
         (Target("p50", BEST_RIVAL, at_most=0.6), Target("p99", BEST_RIVAL, at_most=0.6)),
+        floor,
         with_rivals=True,
     ),
     Row(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from benchmarks.model import BEST_RIVAL, Figure, Row, Target
-from benchmarks.peers.catalogue import OWN
+from benchmarks.peers.catalogue import FLOOR, OWN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,9 +82,10 @@ def _timed(bench: Bench, submitter: Submitter, count: int, setup: str, do: str, 
 
 
 def bare_insert(bench: Bench) -> Iterator[Figure]:
-    """One client of pgbench, into a table without triggers."""
+    """One client, into a table without triggers: pgbench, and psycopg."""
     with _bare_table(bench) as database:
         yield Figure("bare INSERT", "rate", "/s", [pgbench(bench, database, INTO_BARE, 1)], "pgbench, 1 client")
+    yield from single(bench, FLOOR)
 
 
 def others(bench: Bench, peer: Peer) -> Iterator[Figure]:
