@@ -10,7 +10,7 @@ from pgqueue.calls.call import Call, Row, nothing, value
 from pgqueue.models import Orders, check_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 __all__ = [
     "CLAIM",
@@ -19,6 +19,7 @@ __all__ = [
     "REPORT_PROGRESS",
     "WRITE_LOGS",
     "Idle",
+    "array",
     "hand_over",
     "heartbeat",
     "idle",
@@ -47,6 +48,11 @@ EXCHANGE = (
 """FINISH, then CLAIM, in one statement: the claim's columns, and last the ids that were not settled, or null."""
 REPORT_PROGRESS = "select pgqueue.report_progress(%s::jsonb)"
 WRITE_LOGS = "select pgqueue.write_logs(%s::jsonb)"
+
+
+def array(parts: Iterable[str]) -> str:
+    """Write an array of numbers or times as PostgreSQL reads it: psycopg's own way costs ten times as much."""
+    return "{" + ",".join(parts) + "}"
 
 
 class Idle(NamedTuple):

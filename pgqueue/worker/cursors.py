@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pgqueue.calls import array
+
 if TYPE_CHECKING:
     from pgqueue.worker.exchange import Answer
 
@@ -17,10 +19,10 @@ class Cursors:
         """Begin before all rows."""
         self._last: dict[int, tuple[str, int]] = {}
 
-    def arrays(self) -> tuple[list[int], list[str], list[int]]:
+    def arrays(self) -> tuple[str, str, str]:
         """Return ranks, times and ids, as pgqueue.claim takes them."""
-        ranks = list(self._last)
-        return ranks, [self._last[rank][0] for rank in ranks], [self._last[rank][1] for rank in ranks]
+        last = self._last.values()
+        return array(map(str, self._last)), array([at for at, _ in last]), array([str(task_id) for _, task_id in last])
 
     async def move(self, answer: Answer) -> None:
         """Move to the last row of each rank; rows come in the order of ranks and times."""

@@ -215,9 +215,8 @@ class QueueLoop:
         started = time.monotonic()
         done = session.ledger.take_done() if asked else []
         claim_no = session.ledger.start() if asked else 0
-        claim = (
-            (session.worker_id, self.name, asked, claim_no, *self._cursors.arrays(), behind, done) if asked else None
-        )
+        last, over = self._cursors.arrays(), calls.array(map(str, done))
+        claim = (session.worker_id, self.name, asked, claim_no, *last, behind, over) if asked else None
         try:
             answer = await session.exchange(ended, claim)
             await self._cursors.move(answer)

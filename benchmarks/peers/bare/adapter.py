@@ -17,6 +17,8 @@ from benchmarks.peers.pgqueue.adapter import Pgqueue
 from pgqueue import calls
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from benchmarks.meter import Meter
 
 BATCH = 500
@@ -40,24 +42,24 @@ class Bare(Pgqueue):
 async def drain(conn: psycopg.AsyncConnection[Any], worker_id: int, meter: Meter) -> None:
     """Exchange one batch after another; each claim begins where the last one ended."""
     rows: list[tuple[Any, ...]] = []
-    cursor: tuple[list[int], list[str], list[int]] = ([], [], [])
+    cursor = ("{}", "{}", "{}")
     decode = msgspec.json.Decoder(dict[str, Any]).decode
     claim_no = 0
     while rows or claim_no == 0:
         claim_no += 1
         ended = (array(row[0] for row in rows), array(row[1] for row in rows), array(1000 for _ in rows), None, None)
-        claim = (worker_id, "default", BATCH, claim_no, *cursor, "0", [claim_no - 1])
+        claim = (worker_id, "default", BATCH, claim_no, *cursor, "0", array([claim_no - 1]))
         answer = await conn.execute(calls.EXCHANGE, (*ended, *claim))
         rows = [row for row in await answer.fetchall() if row[0] is not None]
         for row in rows:
             meter.mark(decode(row[5]).get("t"))
         if rows:
-            cursor = ([rows[-1][2]], [rows[-1][3]], [rows[-1][0]])
+            cursor = (array([rows[-1][2]]), array([rows[-1][3]]), array([rows[-1][0]]))
 
 
-def array(numbers: Any) -> str:  # noqa: ANN401 - any iterable of numbers
-    """An array as PostgreSQL writes it."""
-    return "{" + ",".join(map(str, numbers)) + "}"
+def array(values: Iterable[object]) -> str:
+    """Write an array as the worker does."""
+    return calls.array(map(str, values))
 
 
 if __name__ == "__main__":
