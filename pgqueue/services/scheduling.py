@@ -37,18 +37,19 @@ class SchedulerService:
         """Opens no connection. `queue_service` is where the tasks go, for symmetry with the guide; it is not needed."""
         self.db = db
         self.queue_service = queue_service
-        self._scheduler: Scheduler | None = None
+        self._scheduler = Scheduler(db)
 
     async def start(self) -> None:
         """Fire what is due, until cancelled or `stop`. A database that is away is waited for."""
-        self._scheduler = Scheduler(self.db)
-        async with self.db.for_as_long():
-            await self._scheduler.run()
+        try:
+            async with self.db.for_as_long():
+                await self._scheduler.run()
+        finally:
+            self._scheduler = Scheduler(self.db)
 
     def stop(self) -> None:
-        """End `start`."""
-        if self._scheduler is not None:
-            self._scheduler.stop()
+        """End `start`, also where it has not begun yet."""
+        self._scheduler.stop()
 
     async def create_scheduled_task(self, request: ScheduledTaskRequest, *, conn: object = None) -> ScheduledTask:
         """Make a schedule; the answer says when it runs next.

@@ -272,6 +272,22 @@ class TestRefusals:
             await scheduler.backfill_scheduled_task("s", end - timedelta(days=1), end)
 
 
+async def test_a_stop_that_comes_before_the_start_ends_it(scheduler: SchedulerService) -> None:
+    scheduler.stop()
+    async with asyncio.timeout(20):
+        await scheduler.start()
+
+    await scheduler.create_scheduled_task(ScheduledTaskRequest(name="s", task_type="t", cron_expr="* * * * * *"))
+    running = asyncio.create_task(scheduler.start())
+
+    async def has_fired() -> bool:
+        return (await scheduler.get_scheduled_task("s")).run_count > 0
+
+    await until(has_fired)
+    scheduler.stop()
+    await running
+
+
 def test_a_blocking_scheduler_fires(sync_db: sync.Database, monkeypatch: pytest.MonkeyPatch) -> None:
     scheduler = sync.SchedulerService(sync_db)
     scheduler.create_scheduled_task(ScheduledTaskRequest(name="s", task_type="t", cron_expr="* * * * * *"))
