@@ -31,6 +31,7 @@ class SchedulerService:
         self.db = db
         self.queue_service = queue_service
         self._running: tuple[asyncio.AbstractEventLoop, Scheduler] | None = None
+        self._is_stopping = False
 
     def start(self) -> None:
         """Fire what is due, until interrupted (Ctrl-C), or until another thread calls `stop`."""
@@ -40,13 +41,18 @@ class SchedulerService:
         async with Database(self.db.given_dsn, settings=self.db.settings) as database:
             scheduler = Scheduler(database)
             self._running = asyncio.get_running_loop(), scheduler
-            await scheduler.run()
-            self._running = None
+            if self._is_stopping:
+                scheduler.stop()
+            try:
+                await scheduler.run()
+            finally:
+                self._running, self._is_stopping = None, False
 
     def stop(self) -> None:
-        """End `start`."""
-        if self._running is not None:
-            loop, scheduler = self._running
+        """End `start`, also where it has not begun yet."""
+        self._is_stopping = True
+        if (running := self._running) is not None:
+            loop, scheduler = running
             loop.call_soon_threadsafe(scheduler.stop)
 
     def create_scheduled_task(self, request: ScheduledTaskRequest, *, conn: object = None) -> ScheduledTask:

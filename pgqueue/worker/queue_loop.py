@@ -213,10 +213,11 @@ class QueueLoop:
             return None
         self.held += asked
         started = time.monotonic()
-        done = session.ledger.take_done() if asked else []
-        claim_no = session.ledger.start() if asked else 0
-        last, over = self._cursors.arrays(), calls.array(map(str, done))
-        claim = (session.worker_id, self.name, asked, claim_no, *last, behind, over) if asked else None
+        claim_no, done, claim = 0, [], None
+        if asked:
+            claim_no, done = session.ledger.start(), session.ledger.take_done()
+            last, over = self._cursors.arrays(), calls.array(map(str, done))
+            claim = (session.worker_id, self.name, asked, claim_no, *last, behind, over)
         try:
             answer = await session.exchange(ended, claim)
             await self._cursors.move(answer)

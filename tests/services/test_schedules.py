@@ -288,6 +288,15 @@ async def test_a_stop_that_comes_before_the_start_ends_it(scheduler: SchedulerSe
     await running
 
 
+def test_a_stop_that_comes_before_the_start_ends_a_blocking_one_too(sync_db: sync.Database) -> None:
+    scheduler = sync.SchedulerService(sync_db)
+    scheduler.stop()
+    running = threading.Thread(target=scheduler.start, daemon=True)
+    running.start()
+    running.join(20)
+    assert not running.is_alive()
+
+
 def test_a_blocking_scheduler_fires(sync_db: sync.Database, monkeypatch: pytest.MonkeyPatch) -> None:
     scheduler = sync.SchedulerService(sync_db)
     scheduler.create_scheduled_task(ScheduledTaskRequest(name="s", task_type="t", cron_expr="* * * * * *"))

@@ -137,17 +137,22 @@ def leave(sql: Sql, worker: int) -> None:
     sql.rows("select pgqueue.set_wait(%s, %s, null)", worker, QUEUE)
 
 
+def goes_to_sleep(sleeper: Sleeper, other: Sql, end: str) -> bool:
+    """The sleeper, which has announced it, goes to sleep; the other's transaction ends after it has tried."""
+    sleeper.commit()
+    sleeper.take_fence()
+    asleep = sleeper.try_to_sleep()
+    other.rows(end)
+    if not asleep:
+        sleeper.wake_up_to_look()
+    return sleeper.learns_of_it()
+
+
 def learns_of_what_was_let_go(rival: Sql, sleeper: Sleeper) -> bool:
     """The sleeper goes to sleep while the rival's transaction holds a task, and then rolls back."""
     sleeper.listen()
     sleeper.announce()
-    sleeper.commit()
-    sleeper.take_fence()
-    asleep = sleeper.try_to_sleep()
-    rival.rows("rollback")
-    if not asleep:
-        sleeper.wake_up_to_look()
-    return sleeper.learns_of_it()
+    return goes_to_sleep(sleeper, rival, "rollback")
 
 
 def replace_in_function(sql: Sql, name: str, old: str, new: str) -> None:
@@ -170,13 +175,7 @@ class TestAnInserterThatLookedBeforeTheSleeperCommitted:
             sleeper.announce()
             inserter.rows("begin")
             insert(inserter)
-        sleeper.commit()
-        sleeper.take_fence()
-        asleep = sleeper.try_to_sleep()
-        inserter.rows("commit")
-        if not asleep:
-            sleeper.wake_up_to_look()
-        return sleeper.learns_of_it()
+        return goes_to_sleep(sleeper, inserter, "commit")
 
     @pytest.mark.parametrize("inserter_first", [True, False])
     def test_the_protocol_finds_its_task(self, connect: Callable[[], Sql], *, inserter_first: bool) -> None:
