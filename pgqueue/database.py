@@ -173,7 +173,12 @@ class Database(_Common):
             pool: AsyncConnectionPool[psycopg.AsyncConnection[Row]] = AsyncConnectionPool(
                 **self._pool_arguments(), configure=self._note
             )
-            await pool.open()
+            try:
+                # Whoever asks before there is a connection makes the pool open one more, and they take turns then.
+                await pool.open(wait=True, timeout=CONNECT_TIMEOUT_S)
+            except BaseException:
+                await pool.close()
+                raise
         return pool
 
     async def _note(self, conn: psycopg.AsyncConnection[Row]) -> None:
@@ -285,7 +290,7 @@ class SyncDatabase(_Common):
                     with psycopg.connect(self.dsn, **self._arguments()):
                         pass
                     pool: ConnectionPool[psycopg.Connection[Row]] = ConnectionPool(**self._pool_arguments())
-                    pool.open()
+                    pool.open(wait=True, timeout=CONNECT_TIMEOUT_S)
                 self._pool = pool
             return self._pool
 

@@ -142,8 +142,12 @@ class QueueOperations:
             if conn is not None:
                 # What cannot be encoded must be found before any of them is in the caller's transaction.
                 return await self._submit_chunks(given, list(chunks), conn)
+            first = list(itertools.islice(chunks, 1))
+            if sum(len(chunk.rows) for chunk in first) == len(given):
+                # One statement is a transaction of its own, in one round trip instead of three.
+                return await self._submit_chunks(given, first, None)
             async with self.db.connection() as own, own.transaction():
-                return await self._submit_chunks(given, chunks, own)
+                return await self._submit_chunks(given, itertools.chain(first, chunks), own)
 
     async def _submit_chunks(
         self, given: list[TaskRequest], chunks: Iterable[shared.Chunk], conn: object

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import time
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
@@ -119,8 +120,12 @@ class QueueOperations:
             if conn is not None:
                 # What cannot be encoded must be found before any of them is in the caller's transaction.
                 return self._submit_chunks(given, list(chunks), conn)
+            first = list(itertools.islice(chunks, 1))
+            if sum(len(chunk.rows) for chunk in first) == len(given):
+                # One statement is a transaction of its own, in one round trip instead of three.
+                return self._submit_chunks(given, first, None)
             with self.db.connection() as own, own.transaction():
-                return self._submit_chunks(given, chunks, own)
+                return self._submit_chunks(given, itertools.chain(first, chunks), own)
 
     def _submit_chunks(self, given: list[TaskRequest], chunks: Iterable[shared.Chunk], conn: object) -> list[Task]:
         tasks: dict[int, Task] = {}

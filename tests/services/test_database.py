@@ -121,6 +121,26 @@ async def test_an_exhausted_pool_says_so(dsn: str, monkeypatch: pytest.MonkeyPat
         assert "pool_max" in str(caught.value.hint)
 
 
+@pytest.mark.parametrize("mode", ["async", "blocking"])
+async def test_who_asks_one_thing_at_a_time_has_one_connection(dsn: str, mode: str) -> None:
+    sql = "select count(*) from pg_stat_activity where application_name = 'pgqueue' and datname = current_database()"
+    database, blocking = Database(dsn), sync.Database(dsn)
+
+    async def one_connection() -> bool:
+        row = await (await looking.execute(sql)).fetchone()
+        return row == (1,)
+
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as looking:
+        for _ in range(5):
+            if mode == "async":
+                await QueueService(database).list_queues()
+            else:
+                sync.QueueService(blocking).list_queues()
+        await until(one_connection)
+    await database.close()
+    blocking.close()
+
+
 async def test_connections_say_who_they_are_and_keep_utc(dsn: str) -> None:
     async with Database(dsn + " application_name=mine") as database:
         async with database.connection() as conn:
