@@ -40,9 +40,9 @@ def pinned(bench: Bench, peer: Peer) -> Iterator[Figure]:
 
 
 def own_rate(bench: Bench) -> float:
-    """Return what pgqueue sustains, from this run's row or from a short look."""
+    """Return what pgqueue sustains, from this run's row, or from a third of a minute: a shorter look would flatter it."""
     if "sustained" not in bench.memory:
-        bench.memory["sustained"] = flow(bench, OWN, bench.seconds(5)).rate()
+        bench.memory["sustained"] = flow(bench, OWN, bench.seconds(20)).rate()
     return bench.memory["sustained"]
 
 
