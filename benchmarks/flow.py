@@ -133,26 +133,30 @@ class Drive:
     def go(self, half_warm: Callable[[], None], every_second: Callable[[], None]) -> None:
         """Drive until the flow's end."""
         half_warm_at = (self._begun + self._result.began) / 2
-        next_second = self._result.began
+        next_look = next_second = self._result.began
         while (now := time.time()) < self._result.ended:
             self._order(now)
             if now >= half_warm_at:
                 half_warm_at = math.inf
                 half_warm()
-            if now >= self._result.began:
-                done = sum(worker.reading().ran for worker in self._workers)
-                self._result.seen.append((now, self._submitted, done))
+            if now >= next_look:
+                next_look = now + STEP_S
+                self._result.seen.append((now, self._submitted, self._done()))
+                for worker in self._workers:
+                    worker.check()
             if now >= next_second:
                 next_second = now + 1
                 every_second()
-            for worker in self._workers:
-                worker.check()
         while self._submitter.open_orders:
             self._submitter.answers()
 
+    def _done(self) -> int:
+        return sum(worker.reading().ran for worker in self._workers)
+
     def _order(self, now: float) -> None:
         """Keep two orders open, or one where a rate is given: then a call's time has no waiting in it."""
-        if self._submitter.open_orders < (OPEN_ORDERS if self._rate is None else 1) and self._due(now):
+        due_in = self._due_in(now)
+        if due_in <= 0 and self._submitter.open_orders < (OPEN_ORDERS if self._rate is None else 1):
             stamp = self._submitted // self._call % self._stamp_every == 0
             self._submitter.ask("bulk", n=self._call, size=self._call, stamp=stamp)
             self._submitted += self._call
@@ -160,12 +164,12 @@ class Drive:
             answered = self._submitter.answers(STEP_S)
             self._result.calls += [(time.time(), seconds * 1000) for seconds in answered]
         else:
-            time.sleep(STEP_S)
+            time.sleep(min(STEP_S, due_in))
 
-    def _due(self, now: float) -> bool:
+    def _due_in(self, now: float) -> float:
+        """Return s until the next call is due; not more than 0 where it is."""
         if self._rate is None:
-            done = sum(worker.reading().ran for worker in self._workers)
-            return self._submitted - done < self._most
+            return 0.0 if self._submitted - self._done() < self._most else STEP_S
         late = (now - self._begun) * self._rate - self._submitted
         self._result.behind |= late > self._rate  # a whole second
-        return late >= self._call
+        return (self._call - late) / self._rate

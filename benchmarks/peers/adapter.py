@@ -73,7 +73,9 @@ async def _work(adapter: Adapter, profile: str, meter: Meter) -> None:
 
 async def _obey(adapter: Adapter) -> None:
     is_open = False
-    while line := await asyncio.to_thread(sys.stdin.readline):
+    orders = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
+    while line := await orders.readline():
         order = json.loads(line)
         if not is_open:
             await adapter.open(order.get("clients", 1))

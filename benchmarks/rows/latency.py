@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from benchmarks.bench import Bench
     from benchmarks.peers.catalogue import Peer
 
-CALLS = 100
+CALLS = 400
 """Calls of submit in a second, where a rate is given."""
+FEW_CALLS = 100
+"""The same with large calls: a task's time begins with its call, and most of a large one is waiting for itself."""
 KEPT_UP = ("graphile-worker", "pgqueuer")
 """Those that come near the rates at which the loaded rows compare."""
 
@@ -50,6 +52,7 @@ def half(bench: Bench, peer: Peer) -> Iterator[Figure]:
     """All that keep up at half of what pgqueue sustains."""
     if peer.is_own or peer.name in KEPT_UP:
         yield from _loaded(bench, peer, 0.5)
+        yield from _loaded(bench, peer, 0.5, FEW_CALLS, "large calls ")
 
 
 def nearly_full(bench: Bench, peer: Peer) -> Iterator[Figure]:
@@ -57,14 +60,14 @@ def nearly_full(bench: Bench, peer: Peer) -> Iterator[Figure]:
     yield from _loaded(bench, peer, 0.9)
 
 
-def _loaded(bench: Bench, peer: Peer, share: float) -> Iterator[Figure]:
+def _loaded(bench: Bench, peer: Peer, share: float, calls: int = CALLS, metric: str = "") -> Iterator[Figure]:
     rate = own_rate(bench) * share
-    call = max(1, round(rate / CALLS))
+    call = max(1, round(rate / calls))
     found = flow(bench, peer, bench.seconds(20), rate=rate, call=call)
     behind = ", the submitter fell behind" if found.behind else ""
     setup = f"{rate:,.0f} tasks/s in calls of {call}, 2 workers{behind}"
-    yield from latencies(peer, found.latencies(), setup)
-    yield Figure(peer.name, "rate", "/s", [found.rate()], setup)
+    yield from latencies(peer, found.latencies(), setup, metric)
+    yield Figure(peer.name, f"{metric}rate", "/s", [found.rate()], setup)
 
 
 ROWS = (
