@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from benchmarks.bench import Bench
     from benchmarks.peers.catalogue import Peer
 
-CALLS = 400
+CALLS = 250
 """Calls of submit in a second, where a rate is given."""
 FEW_CALLS = 100
 """The same with large calls: a task's time begins with its call, and most of a large one is waiting for itself."""
@@ -42,7 +42,7 @@ def pinned(bench: Bench, peer: Peer) -> Iterator[Figure]:
 
 
 def own_rate(bench: Bench) -> float:
-    """Return what pgqueue sustains, from this run's row, or from a third of a minute: a shorter look would flatter it."""
+    """Return what pgqueue sustains, from this run's row or from a look that is long enough not to flatter it."""
     if "sustained" not in bench.memory:
         bench.memory["sustained"] = flow(bench, OWN, bench.seconds(20)).rate()
     return bench.memory["sustained"]
@@ -57,7 +57,7 @@ def half(bench: Bench, peer: Peer) -> Iterator[Figure]:
 
 def nearly_full(bench: Bench, peer: Peer) -> Iterator[Figure]:
     """Show pgqueue at nine tenths of what it sustains."""
-    yield from _loaded(bench, peer, 0.9)
+    yield from _loaded(bench, peer, 0.9, FEW_CALLS)
 
 
 def _loaded(bench: Bench, peer: Peer, share: float, calls: int = CALLS, metric: str = "") -> Iterator[Figure]:
