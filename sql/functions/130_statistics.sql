@@ -221,35 +221,40 @@ comment on function pgqueue._end_of_day_after(timestamptz) is 'The end of the fi
 -- the same time is counted here, and what it leaves behind then says that it was.
 create or replace function pgqueue._fold_window(p_from timestamptz, p_to timestamptz) returns void
 language sql volatile
-set jit = off set enable_seqscan = off
+set jit = off set enable_seqscan = off set enable_sort = off
 as $$
     with left_since as (
         delete from pgqueue.task_departures d where d.finished_at < p_to returning d.*
     ),
-    changes as materialized (
-        select
-            pgqueue._floor(f.finished_at, case when f.finished_at >= s.minutes_from then 'minute' else 'hour' end) as bucket,
-            f.queue_name, f.task_type, f.status, 1 as finished, 1 as kept,
-            pgqueue._run_us(f.started_at, f.finished_at) as run_us, pgqueue._wait_us(f.run_at, f.created_at, f.started_at) as wait_us
-        from pgqueue.finished_tasks f
-        cross join pgqueue.statistics_state s
-        where f.finished_at >= p_from and f.finished_at < p_to
-        union all
-        select
-            pgqueue._floor(d.finished_at, case when d.finished_at >= s.minutes_from then 'minute' else 'hour' end),
-            d.queue_name, d.task_type, d.status,
-            d.tasks * case when d.finished_at >= p_from then d.still_counts::int else d.still_counts::int - 1 end,
-            d.tasks * case when d.finished_at >= p_from then 0 else -1 end,
-            d.run_us, d.wait_us
-        from left_since d
-        cross join pgqueue.statistics_state s
-    ),
-    -- Thousands of rows have few pairs of bins: what follows counts those.
+    -- Thousands of rows have few pairs of bins: what follows counts those. OFFSET 0 keeps the two times from being
+    -- computed again wherever they stand.
     binned as (
         select
             c.bucket, c.queue_name, c.task_type, c.status, pgqueue._bin(c.run_us) as run_bin, pgqueue._bin(c.wait_us) as wait_bin,
             sum(c.finished) as finished, sum(c.kept) as kept, sum(c.finished * c.run_us) as run_us, sum(c.finished * c.wait_us) as wait_us
-        from changes c
+        from (
+            select
+                case
+                    when f.finished_at >= (select s.minutes_from from pgqueue.statistics_state s) then pgqueue._floor(f.finished_at, 'minute')
+                    else pgqueue._floor(f.finished_at, 'hour')
+                end as bucket,
+                f.queue_name, f.task_type, f.status, 1 as finished, 1 as kept,
+                pgqueue._run_us(f.started_at, f.finished_at) as run_us, pgqueue._wait_us(f.run_at, f.created_at, f.started_at) as wait_us
+            from pgqueue.finished_tasks f
+            where f.finished_at >= p_from and f.finished_at < p_to
+            union all
+            select
+                case
+                    when d.finished_at >= (select s.minutes_from from pgqueue.statistics_state s) then pgqueue._floor(d.finished_at, 'minute')
+                    else pgqueue._floor(d.finished_at, 'hour')
+                end,
+                d.queue_name, d.task_type, d.status,
+                d.tasks * case when d.finished_at >= p_from then d.still_counts::int else d.still_counts::int - 1 end,
+                d.tasks * case when d.finished_at >= p_from then 0 else -1 end,
+                d.run_us, d.wait_us
+            from left_since d
+            offset 0
+        ) c
         group by 1, 2, 3, 4, 5, 6
     ),
     counted as (
