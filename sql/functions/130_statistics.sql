@@ -230,25 +230,21 @@ as $$
     -- computed again wherever they stand.
     binned as (
         select
-            c.bucket, c.queue_name, c.task_type, c.status, pgqueue._bin(c.run_us) as run_bin, pgqueue._bin(c.wait_us) as wait_bin,
+            case
+                when c.finished_at >= (select s.minutes_from from pgqueue.statistics_state s) then pgqueue._floor(c.finished_at, 'minute')
+                else pgqueue._floor(c.finished_at, 'hour')
+            end as bucket,
+            c.queue_name, c.task_type, c.status, pgqueue._bin(c.run_us) as run_bin, pgqueue._bin(c.wait_us) as wait_bin,
             sum(c.finished) as finished, sum(c.kept) as kept, sum(c.finished * c.run_us) as run_us, sum(c.finished * c.wait_us) as wait_us
         from (
             select
-                case
-                    when f.finished_at >= (select s.minutes_from from pgqueue.statistics_state s) then pgqueue._floor(f.finished_at, 'minute')
-                    else pgqueue._floor(f.finished_at, 'hour')
-                end as bucket,
-                f.queue_name, f.task_type, f.status, 1 as finished, 1 as kept,
+                f.finished_at, f.queue_name, f.task_type, f.status, 1 as finished, 1 as kept,
                 pgqueue._run_us(f.started_at, f.finished_at) as run_us, pgqueue._wait_us(f.run_at, f.created_at, f.started_at) as wait_us
             from pgqueue.finished_tasks f
             where f.finished_at >= p_from and f.finished_at < p_to
             union all
             select
-                case
-                    when d.finished_at >= (select s.minutes_from from pgqueue.statistics_state s) then pgqueue._floor(d.finished_at, 'minute')
-                    else pgqueue._floor(d.finished_at, 'hour')
-                end,
-                d.queue_name, d.task_type, d.status,
+                d.finished_at, d.queue_name, d.task_type, d.status,
                 d.tasks * case when d.finished_at >= p_from then d.still_counts::int else d.still_counts::int - 1 end,
                 d.tasks * case when d.finished_at >= p_from then 0 else -1 end,
                 d.run_us, d.wait_us
